@@ -10,15 +10,6 @@ import (
 	"github.com/connectsoft/plumbline/desired"
 )
 
-// Head is one accepted head. Immutable.
-type Head struct {
-	Seq      uint64            // position in first-parent order; 0 before the first commit
-	Commit   string            // "" before the first commit
-	Snapshot *desired.Snapshot // with the platform snapshot attached
-	At       time.Time
-	Frozen   string // why the repository is frozen, "" when it is not
-}
-
 // Request is one API write.
 type Request struct {
 	Edit      desired.Edit
@@ -45,7 +36,7 @@ type Receipt struct {
 type Repo struct{}
 
 // Head is the latest accepted head. Never nil after Open.
-func (r *Repo) Head() *Head { panic("not built") }
+func (r *Repo) Head() *desired.Head { panic("not built") }
 
 // Commit lands an edit: nil means durable and visible in Head. Errors are *desired.Error: the edit's own, Conflict
 // for a reused idempotency key (class Invalid with another fingerprint), Transient when the queue is full or the
