@@ -79,6 +79,10 @@ type Finding struct {
 	Occurrences int          `json:"occurrences"`
 	Contested   bool         `json:"contested,omitempty"`
 	Reverts     int          `json:"reverts,omitempty"`
+	// RevertedAt are the last reverts, newest last: three within a day make a finding Contested.
+	RevertedAt []time.Time `json:"revertedAt,omitempty"`
+	// Reverting is set, and recorded, before the change that undoes the difference is made.
+	Reverting bool `json:"reverting,omitempty"`
 }
 
 // FindingPlace is the desired side: which commit, file and line wants it so, and whose change that was.
@@ -105,7 +109,8 @@ type Applied struct {
 	Commit         string                 `json:"commit"`
 	Actual         json.RawMessage        `json:"actual,omitempty"`   // last observed value; a lost Branch returns to it
 	Terminal       bool                   `json:"terminal,omitempty"` // a one-shot that ran, a pull request that ended
-	At             time.Time              `json:"at"`
+	At             time.Time              `json:"at"`                 // when the first document of the ref was applied
+	EndedAt        time.Time              `json:"endedAt,omitzero"`   // when it was first seen to be terminal
 }
 
 // Run journals one execution that must happen exactly once.
@@ -136,12 +141,29 @@ const (
 	RunFailed RunStage = "failed"
 )
 
+// Role says why one resource has to wait for another.
+type Role string
+
+// The roles.
+const (
+	RoleExplicit  Role = ""          // metadata.dependsOn: wanted Synced at its document's seq
+	RoleParent    Role = "parent"    // the Repository of a Branch, Commit or PullRequest: wanted applied and there
+	RoleBranch    Role = "branch"    // the document of a branch that is worked on: wanted applied
+	RoleOrder     Role = "order"     // an earlier one-shot on the same branch: wanted at its end
+	RoleSeen      Role = "seen"      // something that says whether this one is still of use: wanted looked at
+	RoleChild     Role = "child"     // for a deletion: something inside that has to go first
+	RoleSuccessor Role = "successor" // for a deletion: the ref that takes over by metadata.formerName
+)
+
 // Dependency is something that must be there first.
 type Dependency struct {
 	Ref     desired.Ref
-	Exists  bool  // a document is in the snapshot
-	Phase   Phase // of its sync state; "" when it has none
-	Current bool  // applied at its desired seq
+	Role    Role
+	Exists  bool   // a document is in the snapshot
+	Phase   Phase  // of its sync state; "" when it has none
+	Reason  string // of its sync state
+	Current bool   // applied at its desired seq
+	Applied bool   // an applied record is there
 }
 
 // Input is everything Diff looks at.
@@ -152,19 +174,32 @@ type Input struct {
 	Have    adapters.Observation
 	Applied *Applied // nil: never applied
 	Run     *Run     // nil: no run recorded
-	// Open are the open findings of the ref; recently closed ones (24 h) are included so that a return reopens.
+	// Findings are the open findings of the ref; recently closed ones (24 h) are included so that a return reopens.
 	Findings   []Finding
 	DependsOn  []Dependency
 	Rules      []*desired.DriftRuleSpec
 	Suspension *desired.Entry // in force, nil otherwise
+	Frozen     string         // why the control repository is frozen: nothing is applied
 	Stage      string
+	Provider   string              // as resolved now
 	Quarantine *desired.Quarantine // the file of the ref is bad; Want is its last good version
 	// RetiredBy is the ended PullRequest that took the branch with it; zero otherwise.
-	RetiredBy desired.Ref
-	// EndedAtHost is for Branch, Commit: the phase of the repository etc. is in DependsOn.
+	RetiredBy       desired.Ref
 	DeletionAllowed bool   // the owner of the root unit judged this deletion and listed it
-	DeletionReason  string // why not
+	DeletionReason  string // why not; "" with DeletionAllowed false: not judged yet
 	Parent          *desired.Entry
+	// Former is the applied record of metadata.formerName, whose document is gone; RenamedTo is, on the other side,
+	// the ref whose document took this one over.
+	Former    *Applied
+	RenamedTo desired.Ref
+	// Attempted: a change may have reached the outside although nothing was recorded as applied.
+	Attempted bool
+	// Birth is when the state store's data began. A one-shot that is older and has no journal entry never runs.
+	Birth time.Time
+	// Active is since when the document's seq is being worked on, zero when it is not; Limit is how long that may
+	// take before it is called Stalled (0 = no limit).
+	Active time.Time
+	Limit  time.Duration
 }
 
 // Wait says what a plan waits for.
@@ -175,7 +210,9 @@ type Wait struct {
 
 // Plan is the answer of Diff.
 type Plan struct {
-	Phase    Phase           // before apply; the engine records Progressing while it applies Changes
+	Ref      desired.Ref
+	Desired  string          // digest of the wanted document, "" when it is gone
+	Phase    Phase           // before apply; the engine records it before it applies Changes
 	Reason   string          // one CamelCase word
 	Message  string          // a sentence: what, why, what next
 	Changes  []Step          // at most one is applied a turn, in order
@@ -183,8 +220,14 @@ type Plan struct {
 	Closed   []Finding       // findings that ended with this look
 	Waits    []Wait          // non-empty: nothing is applied
 	Next     time.Duration   // look again then; 0 = the resync interval
+	Backoff  bool            // look again after the caller's own backoff, not before Next
+	Settled  bool            // all that the document asks for is applied; what still differs is drift
+	Ended    bool            // nothing will change any more: a one-shot that ran, a pull request that ended
+	FailRun  bool            // the run of the one-shot ends here, for good
 	Forget   bool            // drop state and applied record: nothing is managed any more
-	Actual   adapters.Actual // what to show as outputs
+	Actual   adapters.Actual // what to show as outputs; nil: unknown or absent
+
+	looked looked // what block needs to judge again
 }
 
 // Step is one change of a plan, without what only the engine knows (subject, credential, tag).
