@@ -5,12 +5,23 @@ package desired
 // BranchSpec is a branch of a Repository of the same project.
 type BranchSpec struct {
 	CommonSpec `json:",inline"`
-	Repository string `json:"repository"`
-	Name       string `json:"name"`                 // git branch name, without refs/heads/
-	FromBranch string `json:"fromBranch,omitempty"` // start point at creation; default: the repository's default branch
-	FromCommit string `json:"fromCommit,omitempty"` // start point as a full commit id; wins over FromBranch
-	Commit     string `json:"commit,omitempty"`     // pins the branch: only then is a moved branch drift
+	// Repository that the branch belongs to.
+	Repository string `json:"repository" check:"name"`
+	// Name of the branch in git, without refs/heads/.
+	Name string `json:"name" check:"branch"`
+	// FromBranch is the start point at creation; default: the repository's default branch.
+	FromBranch string `json:"fromBranch,omitempty" check:"branch"`
+	// FromCommit is the start point as a full commit id; it wins over FromBranch.
+	FromCommit string `json:"fromCommit,omitempty" check:"commit"`
+	// Commit pins the branch: only then is a moved branch drift.
+	Commit string `json:"commit,omitempty" check:"commit"`
 }
 
 // Validate implements Spec.
-func (s *BranchSpec) Validate(ref Ref) []FieldError { return nil }
+func (s *BranchSpec) Validate(ref Ref) []FieldError {
+	l := checkForms(s)
+	if s.FromBranch != "" && s.FromBranch == s.Name {
+		l.add("/spec/fromBranch", "must be another branch than the one to be made")
+	}
+	return l
+}

@@ -43,8 +43,8 @@ type KindInfo struct {
 type Spec interface {
 	// Common returns the settings that every spec shares.
 	Common() *CommonSpec
-	// Validate returns the faults that the schema cannot express, pointers relative to the document root
-	// ("/spec/name"). It never consults other resources.
+	// Validate returns the faults of the spec, also those that the schema cannot express, pointers relative to the
+	// document root ("/spec/name"). It never consults other resources.
 	Validate(ref Ref) []FieldError
 }
 
@@ -62,14 +62,28 @@ func Kinds() []KindInfo {
 	}
 }
 
+// kindTable is what Kinds returned once. It is never written after it was made.
+var kindTable = func() map[Kind]KindInfo {
+	m := map[Kind]KindInfo{}
+	for _, i := range Kinds() {
+		m[i.Kind] = i
+	}
+	return m
+}()
+
 // Info looks the kind up; the name must match exactly.
 func (k Kind) Info() (KindInfo, bool) {
+	i, ok := kindTable[k]
+	return i, ok
+}
+
+// kindNames lists the kinds for suggestions.
+func kindNames() []string {
+	var names []string
 	for _, i := range Kinds() {
-		if i.Kind == k {
-			return i, true
-		}
+		names = append(names, string(i.Kind))
 	}
-	return KindInfo{}, false
+	return names
 }
 
 // KindByPlural finds the kind of a REST collection.

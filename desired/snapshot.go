@@ -3,8 +3,12 @@
 package desired
 
 import (
+	"bytes"
 	"iter"
+	"slices"
 	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
 )
 
 // Provenance says which accepted commit last changed a resource. The zero value means "not known yet": while the
@@ -50,6 +54,9 @@ type File struct {
 	// (start-up from a persisted quarantine). Ignored otherwise.
 	Good     []byte
 	GoodBlob string
+	// Held says that the file was in quarantine when the head was persisted: where two files of this delta declare
+	// one resource, the file that is not Held is the earlier one. A file with Good counts as held.
+	Held bool
 }
 
 // Delta is what one accepted head changed.
@@ -60,10 +67,11 @@ type Delta struct {
 	Files  []File // only managed paths are looked at
 }
 
-// Changes tells what an Advance did. Refs are in order of their String.
+// Changes tells what an Advance did. Refs are in order of their String, files in order of their paths. A resource
+// that only moved, to another file or line, is not among the Changed.
 type Changes struct {
 	Added, Changed, Removed []Ref
-	Quarantined             []Quarantine // newly bad in this delta
+	Quarantined             []Quarantine // newly bad in this delta, or bad for another cause than before
 	Released                []string     // paths no longer in quarantine
 }
 
@@ -73,77 +81,174 @@ type Snapshot struct {
 	tenant   string
 	commit   string
 	platform *Snapshot
-	// built by the package
-	impl snapshotImpl
+
+	entries  *iradix.Tree[*Entry]  // by Ref.String
+	ids      *iradix.Tree[*Entry]  // by id
+	children *iradix.Tree[*Entry]  // by Ref.String of the Repository, NUL, Ref.String
+	files    *iradix.Tree[*stored] // by path
+	bad      *iradix.Tree[*stored] // those of files that are in quarantine
+	wanted   *iradix.Tree[*stored] // files in quarantine for a duplicate, by Ref.String of each document, NUL, path
 }
 
-type snapshotImpl struct{}
+// stored is what a snapshot knows of one file. Immutable.
+type stored struct {
+	path    string
+	blob    string   // at the snapshot's commit
+	good    string   // blob in force, "" when none is
+	entries []*Entry // in force
+	bad     *badFile // nil unless in quarantine
+}
+
+// badFile is why a file is in quarantine.
+type badFile struct {
+	err   *Error
+	docs  []Document // of a file that is in quarantine only because other files declare its resources
+	since Provenance
+}
 
 // Empty is the snapshot of a repository without commits; tenant "" is the platform repository.
-func Empty(tenant string) *Snapshot { return &Snapshot{tenant: tenant} }
+func Empty(tenant string) *Snapshot {
+	return &Snapshot{
+		tenant:   tenant,
+		entries:  iradix.New[*Entry](),
+		ids:      iradix.New[*Entry](),
+		children: iradix.New[*Entry](),
+		files:    iradix.New[*stored](),
+		bad:      iradix.New[*stored](),
+		wanted:   iradix.New[*stored](),
+	}
+}
 
-// Tenant, Commit: whose snapshot and of which commit ("" before the first).
+// Tenant is whose snapshot it is, "" for the platform repository.
 func (s *Snapshot) Tenant() string { return s.tenant }
 
 // Commit is the commit id this snapshot was read at, "" before the first commit.
 func (s *Snapshot) Commit() string { return s.commit }
 
 // WithPlatform returns a copy of s that resolves shared providers, tenants and policies in p.
-func (s *Snapshot) WithPlatform(p *Snapshot) *Snapshot { panic("not built") }
+func (s *Snapshot) WithPlatform(p *Snapshot) *Snapshot {
+	c := *s
+	c.platform = p
+	return &c
+}
 
 // Platform is the platform snapshot, nil when none is attached.
 func (s *Snapshot) Platform() *Snapshot { return s.platform }
 
-// Advance applies a delta. Bad files are quarantined and listed in Changes; a caller that wants to refuse them
-// drops the new snapshot. Parsed files are taken from cache when their blob id is known there (nil is allowed).
-func (s *Snapshot) Advance(d Delta, cache *Cache) (*Snapshot, Changes) { panic("not built") }
-
-// Cache remembers parsed files by place and blob id. It is bounded. It is not safe for concurrent use: its owner
-// is the goroutine that advances; Prepare results may be handed in with Add.
-type Cache struct{}
-
-// NewCache returns a cache of at most n files.
-func NewCache(n int) *Cache { panic("not built") }
-
 // Get finds an entry of this repository (not the platform's).
-func (s *Snapshot) Get(r Ref) (*Entry, bool) { panic("not built") }
+func (s *Snapshot) Get(r Ref) (*Entry, bool) { return s.entries.Get([]byte(r.String())) }
 
 // ByID finds an entry by its derived id.
-func (s *Snapshot) ByID(id string) (*Entry, bool) { panic("not built") }
+func (s *Snapshot) ByID(id string) (*Entry, bool) { return s.ids.Get([]byte(id)) }
 
 // Len is the number of entries.
-func (s *Snapshot) Len() int { panic("not built") }
+func (s *Snapshot) Len() int { return s.entries.Len() }
 
 // All walks the entries in order of Ref.String.
-func (s *Snapshot) All() iter.Seq[*Entry] { panic("not built") }
+func (s *Snapshot) All() iter.Seq[*Entry] { return from(s.entries, "", "") }
 
-// List walks the entries of one kind, of one project when project is not empty, in order, starting after the ref
-// string after ("" = from the start).
-func (s *Snapshot) List(k Kind, project, after string) iter.Seq[*Entry] { panic("not built") }
+// from walks a tree in order over the keys that begin with prefix and are not less than start.
+func from[T any](tree *iradix.Tree[T], prefix, start string) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		it := tree.Root().Iterator()
+		it.SeekLowerBound([]byte(max(prefix, start)))
+		for {
+			k, v, ok := it.Next()
+			if !ok || !bytes.HasPrefix(k, []byte(prefix)) || !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// List walks the entries of one kind, of one project when project is not empty, in order of Ref.String, starting
+// after the ref string after ("" = from the start).
+func (s *Snapshot) List(k Kind, project, after string) iter.Seq[*Entry] {
+	if after != "" {
+		after += "\x00"
+	}
+	if project != "" {
+		return from(s.entries, Ref{Tenant: s.tenant, Project: project, Kind: k}.String(), after)
+	}
+	return func(yield func(*Entry) bool) {
+		// Project by project: from each to where its entries of the kind begin, and on to the next.
+		for next := after; ; {
+			here := first(from(s.entries, "", next))
+			switch {
+			case here == nil:
+				return
+			case here.Ref.Kind < k:
+				next = Ref{Tenant: s.tenant, Project: here.Ref.Project, Kind: k}.String()
+				continue
+			case here.Ref.Kind == k:
+				for e := range from(s.entries, Ref{Tenant: s.tenant, Project: here.Ref.Project, Kind: k}.String(), next) {
+					if !yield(e) {
+						return
+					}
+				}
+			}
+			next = dash(s.tenant) + "/" + dash(here.Ref.Project) + "0" // '0' follows '/'
+		}
+	}
+}
+
+func first(seq iter.Seq[*Entry]) *Entry {
+	for e := range seq {
+		return e
+	}
+	return nil
+}
 
 // File returns the entries that come from a path (its last good version when quarantined).
-func (s *Snapshot) File(path string) []*Entry { panic("not built") }
+func (s *Snapshot) File(path string) []*Entry {
+	f, ok := s.files.Get([]byte(path))
+	if !ok {
+		return nil
+	}
+	return slices.Clone(f.entries)
+}
 
 // Children walks the resources whose spec.repository names the Repository r, in order.
-func (s *Snapshot) Children(r Ref) iter.Seq[*Entry] { panic("not built") }
+func (s *Snapshot) Children(r Ref) iter.Seq[*Entry] { return from(s.children, r.String()+"\x00", "") }
+
+// childKey is the key of a resource in the index of children, "" for one that names no repository.
+func childKey(ref Ref, spec Spec) string {
+	var repository string
+	switch s := spec.(type) {
+	case *BranchSpec:
+		repository = s.Repository
+	case *CommitSpec:
+		repository = s.Repository
+	case *PullRequestSpec:
+		repository = s.Repository
+	default:
+		return ""
+	}
+	return ref.Sibling(KindRepository, repository).String() + "\x00" + ref.String()
+}
 
 // Quarantined lists the files in quarantine by path.
-func (s *Snapshot) Quarantined() []Quarantine { panic("not built") }
-
-// Provider resolves a Repository's provider name: the tenant's own Provider document, then the platform's (within
-// what the Tenant document allows), without regard to case; else its type when exactly one of that type is there;
-// else the built-in "local". The error is Invalid and lists the known names.
-func (s *Snapshot) Provider(name string) (Ref, *ProviderSpec, error) { panic("not built") }
-
-// DriftRules and Suspensions in force for a ref at now: project's first, then tenant-wide, each in name order.
-func (s *Snapshot) DriftRules(r Ref, labels map[string]string, now time.Time) []*DriftRuleSpec {
-	panic("not built")
+func (s *Snapshot) Quarantined() []Quarantine {
+	var out []Quarantine
+	for f := range from(s.bad, "", "") {
+		out = append(out, f.quarantine())
+	}
+	return out
 }
 
-// Suspended returns the suspension in force for a ref at now.
-func (s *Snapshot) Suspended(r Ref, labels map[string]string, now time.Time) (*Entry, bool) {
-	panic("not built")
+// InQuarantine returns the quarantine of a path, false when its file is good or absent.
+func (s *Snapshot) InQuarantine(path string) (Quarantine, bool) {
+	f, ok := s.bad.Get([]byte(path))
+	if !ok {
+		return Quarantine{}, false
+	}
+	return f.quarantine(), true
 }
 
-// Stage is the stage of a project by the Tenant document, "" when undeclared.
-func (s *Snapshot) Stage(project string) string { panic("not built") }
+func (f *stored) quarantine() Quarantine {
+	q := Quarantine{Path: f.path, Blob: f.blob, LastGood: f.good, Err: f.bad.err, Since: f.bad.since}
+	for _, e := range f.entries {
+		q.Refs = append(q.Refs, e.Ref)
+	}
+	return q
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desired
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// ruleFile is a file of DriftRules, or a bad one.
+func ruleFile(reason string, names ...string) []byte {
+	var b strings.Builder
+	for _, n := range names {
+		fmt.Fprintf(&b, "---\napiVersion: %s\nkind: DriftRule\nmetadata: {name: %s}\nspec: {action: report, reason: %q}\n", APIVersion, n, reason)
+	}
+	return []byte(b.String())
+}
+
+// model is Advance written without indexes and without cleverness: whole passes over plain maps. It follows the
+// rules of Advance's comment and of settle.
+type model struct {
+	files map[string]*modelFile
+}
+
+type modelFile struct {
+	blob  string
+	force []Document // in force
+	good  string
+	bad   bool
+	docs  []Document // what the bad file declares, nil when it cannot be decoded
+	class int
+}
+
+func (m *model) holder(ref Ref, but string) (string, int) {
+	for path, f := range m.files {
+		for _, d := range f.force {
+			if d.Ref == ref && path != but {
+				return path, d.Line
+			}
+		}
+	}
+	return "", 0
+}
+
+func (m *model) advance(files map[string]File) {
+	for _, path := range slices.Sorted(maps.Keys(m.files)) {
+		m.files[path].class = waiting
+	}
+	for path, f := range files {
+		if f.Deleted {
+			delete(m.files, path)
+			continue
+		}
+		now := m.files[path]
+		if now == nil {
+			now = &modelFile{}
+			m.files[path] = now
+		} else if now.blob == f.Blob {
+			continue
+		}
+		docs, err := ParseFile(Place{Tenant: "t", Path: path}, f.Data)
+		if err != nil {
+			docs = nil
+		}
+		now.blob, now.bad, now.docs, now.class = f.Blob, true, docs, arrived
+	}
+	m.settle()
+}
+
+func (m *model) settle() {
+	for {
+		var all []string
+		for class := waiting; class <= held; class++ {
+			for _, path := range slices.Sorted(maps.Keys(m.files)) {
+				if f := m.files[path]; f.bad && (f.docs != nil || f.empty()) && f.class == class {
+					all = append(all, path)
+				}
+			}
+		}
+		winners := m.round(all)
+		if len(winners) == 0 {
+			for _, path := range all {
+				if !slices.ContainsFunc(m.files[path].docs, func(d Document) bool { h, _ := m.holder(d.Ref, path); return h != "" }) {
+					winners = []string{path}
+					break
+				}
+			}
+		}
+		if len(winners) == 0 {
+			return
+		}
+		for _, path := range winners {
+			f := m.files[path]
+			f.force, f.good, f.bad, f.docs = f.docs, f.blob, false, nil
+		}
+	}
+}
+
+// empty tells a file without documents from one that cannot be decoded.
+func (f *modelFile) empty() bool { return strings.HasPrefix(f.blob, "empty") }
+
+func declares(docs []Document, ref Ref) bool {
+	return slices.ContainsFunc(docs, func(d Document) bool { return d.Ref == ref })
+}
+
+func (m *model) round(all []string) []string {
+	in := map[string]bool{}
+	for _, path := range all {
+		in[path] = true
+	}
+	blocked := func(path string) bool {
+		for _, d := range m.files[path].docs {
+			h, _ := m.holder(d.Ref, path)
+			if h != "" && (!in[h] || declares(m.files[h].docs, d.Ref)) {
+				return true
+			}
+		}
+		return false
+	}
+	stable := func() {
+		for again := true; again; {
+			again = false
+			for _, path := range all {
+				if in[path] && blocked(path) {
+					in[path], again = false, true
+				}
+			}
+		}
+	}
+	stable()
+	for i, path := range all {
+		for _, other := range all[:i] {
+			clash := slices.ContainsFunc(m.files[path].docs, func(d Document) bool { return declares(m.files[other].docs, d.Ref) })
+			if clash && in[other] && in[path] {
+				in[path] = false
+				stable()
+			}
+		}
+	}
+	var winners []string
+	for _, path := range all {
+		if in[path] {
+			winners = append(winners, path)
+		}
+	}
+	return winners
+}
+
+// state renders what is in force and what is in quarantine.
+func (m *model) state() string {
+	var lines []string
+	for path, f := range m.files {
+		for _, d := range f.force {
+			lines = append(lines, fmt.Sprintf("%s %s:%d %s %s", d.Ref, path, d.Line, f.good, d.Digest))
+		}
+		if f.bad {
+			var why []string
+			for _, d := range f.docs {
+				if h, line := m.holder(d.Ref, path); h != "" {
+					why = append(why, fmt.Sprintf("%d:%s:%d", d.Line, h, line))
+				}
+			}
+			lines = append(lines, fmt.Sprintf("bad %s %s good=%s %s", path, f.blob, f.good, strings.Join(why, " ")))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func snapshotState(s *Snapshot) string {
+	var lines []string
+	for e := range s.All() {
+		lines = append(lines, fmt.Sprintf("%s %s:%d %s %s", e.Ref, e.Path, e.Line, e.Blob, e.Digest))
+	}
+	for _, q := range s.Quarantined() {
+		var why []string
+		for _, f := range q.Err.Fields {
+			if at, ok := strings.CutPrefix(f.Detail, "this resource is declared in "); ok {
+				why = append(why, fmt.Sprintf("%d:%s", f.Line, strings.Fields(at)[0]))
+			}
+		}
+		lines = append(lines, fmt.Sprintf("bad %s %s good=%s %s", q.Path, q.Blob, q.LastGood, strings.Join(why, " ")))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func genFile(rt *rapid.T, path string) File {
+	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"}), 0, 3, rapid.ID[string]).Draw(rt, "names")
+	reason := rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "reason")
+	f := File{Path: path, Data: ruleFile(reason, names...), Blob: reason + "-" + strings.Join(names, "")}
+	switch rapid.IntRange(0, 9).Draw(rt, "fate") {
+	case 0:
+		f.Data, f.Blob = []byte("kind: [\n"), "broken-"+reason
+	case 1, 2:
+		f = File{Path: path, Deleted: true}
+	}
+	if len(names) == 0 && f.Blob == reason+"-" {
+		f.Blob = "empty" + reason
+	}
+	return f
+}
+
+// TestAdvanceEqualsModel drives random deltas, with broken files, duplicates, moves and deletions, through the
+// snapshot and through the model.
+func TestAdvanceEqualsModel(t *testing.T) {
+	paths := []string{"projects/p/1.yaml", "projects/p/2.yaml", "projects/p/3.yaml", "projects/p/4.yaml", "projects/p/5.yaml"}
+	rapid.Check(t, func(rt *rapid.T) {
+		s, m := Empty("t"), &model{files: map[string]*modelFile{}}
+		cache := NewCache(3)
+		for step := range rapid.IntRange(1, 12).Draw(rt, "steps") {
+			d, files := Delta{Commit: fmt.Sprint(step)}, map[string]File{}
+			for _, path := range rapid.SliceOfNDistinct(rapid.SampledFrom(paths), 1, 5, rapid.ID[string]).Draw(rt, "paths") {
+				f := genFile(rt, path)
+				files[path] = f
+				d.Files = append(d.Files, f)
+			}
+			before := s
+			var c Changes
+			s, c = s.Advance(d, cache)
+			m.advance(files)
+			if got, want := snapshotState(s), m.state(); got != want {
+				rt.Fatalf("step %d\n got:\n%s\nwant:\n%s", step, got, want)
+			}
+			checkIndexes(rt, s)
+			checkChanges(rt, before, s, c)
+		}
+	})
+}
+
+// checkIndexes compares every index with the entries and the files.
+func checkIndexes(rt *rapid.T, s *Snapshot) {
+	fromFiles := map[Ref]*Entry{}
+	for f := range from(s.files, "", "") {
+		for i, e := range f.entries {
+			if e.Index != i || e.Path != f.path || e.Blob != f.good {
+				rt.Fatalf("entry %v of %s: %+v", i, f.path, e)
+			}
+			fromFiles[e.Ref] = e
+		}
+		if _, bad := s.bad.Get([]byte(f.path)); bad != (f.bad != nil) {
+			rt.Fatalf("%s: in the index of quarantines: %v", f.path, bad)
+		}
+	}
+	if s.Len() != len(fromFiles) || s.ids.Len() != len(fromFiles) {
+		rt.Fatalf("entries %d, ids %d, files hold %d", s.Len(), s.ids.Len(), len(fromFiles))
+	}
+	for e := range s.All() {
+		if byID, ok := s.ByID(e.Ref.ID()); fromFiles[e.Ref] != e || !ok || byID != e {
+			rt.Fatalf("%v: the indexes disagree", e.Ref)
+		}
+	}
+	wanted := 0
+	for f := range from(s.bad, "", "") {
+		wanted += len(f.bad.docs)
+	}
+	if s.wanted.Len() != wanted {
+		rt.Fatalf("wanted has %d keys, want %d", s.wanted.Len(), wanted)
+	}
+}
+
+// checkChanges compares what Advance said with what it did.
+func checkChanges(rt *rapid.T, before, after *Snapshot, c Changes) {
+	var added, changed, removed []Ref
+	for e := range after.All() {
+		if was, ok := before.Get(e.Ref); !ok {
+			added = append(added, e.Ref)
+		} else if was.Digest != e.Digest {
+			changed = append(changed, e.Ref)
+		}
+	}
+	for e := range before.All() {
+		if _, ok := after.Get(e.Ref); !ok {
+			removed = append(removed, e.Ref)
+		}
+	}
+	if !slices.Equal(added, c.Added) || !slices.Equal(changed, c.Changed) || !slices.Equal(removed, c.Removed) {
+		rt.Fatalf("got %+v\nwant added %v changed %v removed %v", c, added, changed, removed)
+	}
+	for _, path := range c.Released {
+		if _, still := after.InQuarantine(path); still {
+			rt.Fatalf("%s: released and in quarantine", path)
+		}
+	}
+	for _, q := range after.Quarantined() {
+		was, before := before.InQuarantine(q.Path)
+		fresh := !before || was.Blob != q.Blob || !slices.Equal(was.Err.Fields, q.Err.Fields)
+		if told := slices.ContainsFunc(c.Quarantined, func(o Quarantine) bool { return o.Path == q.Path }); told != fresh {
+			rt.Fatalf("%s: told %v, want %v", q.Path, told, fresh)
+		}
+	}
+}
