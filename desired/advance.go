@@ -16,7 +16,8 @@ import (
 //
 // A file that cannot be decoded is bad. So is a file that declares a resource which another file has in force: of
 // two files in one delta the later by path, else the one that arrived later. The last good version of a bad file
-// stays in force. A file that was bad only for another's sake comes into force when that one gives way.
+// stays in force. A file that was bad only for another's sake is judged again when a file that has or wants one of
+// its resources changes, and comes into force when nothing stands in its way.
 func (s *Snapshot) Advance(d Delta, cache *Cache) (*Snapshot, Changes) {
 	a := &advance{
 		old: s, delta: &d, cache: cache,
@@ -256,9 +257,7 @@ func (a *advance) settle() {
 	for len(left) > 0 {
 		winners, losers := a.round(left)
 		if len(winners) == 0 {
-			if winners, losers = a.alone(left); len(winners) == 0 {
-				break
-			}
+			break
 		}
 		a.promote(winners)
 		left = losers
@@ -269,42 +268,17 @@ func (a *advance) settle() {
 	}
 }
 
-// round finds candidates that can come into force together: first all are let in, then out goes each that wants
-// what a file outside has in force (or a file inside keeps), and of two that want the same the later one. Whoever
-// goes out keeps its last good version in force, and so may put out others.
+// round finds candidates that can come into force together. A candidate that beat another and then lost itself has
+// no say: the round is run again without it.
 func (a *advance) round(all []*candidate) (winners, losers []*candidate) {
-	wanting := make(map[string][]*candidate, len(all))
-	in := make(map[string]*candidate, len(all))
+	r := round{entries: a.entries, all: all, in: make(map[string]*candidate, len(all)), wanting: make(map[string][]*candidate, len(all))}
 	for _, c := range all {
-		c.out = false
-		in[c.path] = c
+		r.in[c.path] = c
 		for _, key := range c.keys {
-			wanting[key] = append(wanting[key], c)
+			r.wanting[key] = append(r.wanting[key], c)
 		}
 	}
-	for _, c := range all {
-		for _, key := range c.keys {
-			e, taken := a.entries.Get([]byte(key))
-			if !taken || e.Path == c.path {
-				continue
-			}
-			if h := in[e.Path]; h == nil || slices.Contains(h.keys, key) {
-				putOut(c, wanting)
-			}
-		}
-	}
-	claimed := make(map[string]*candidate, len(all))
-	for _, c := range all {
-		for _, key := range c.keys {
-			if o := claimed[key]; o != nil && !o.out && !c.out {
-				putOut(c, wanting)
-			}
-		}
-		if !c.out {
-			for _, key := range c.keys {
-				claimed[key] = c
-			}
-		}
+	for excluded := map[*candidate]bool{}; r.run(excluded); {
 	}
 	for _, c := range all {
 		if c.out {
@@ -316,8 +290,59 @@ func (a *advance) round(all []*candidate) (winners, losers []*candidate) {
 	return winners, losers
 }
 
+type round struct {
+	entries *iradix.Txn[*Entry]
+	all     []*candidate            // in order of precedence
+	in      map[string]*candidate   // by path
+	wanting map[string][]*candidate // by Ref.String
+}
+
+// run lets all candidates in, then out goes each that wants what a file outside has in force (or a file inside
+// keeps), and of two that want the same the later one. Whoever goes out keeps its last good version in force, and
+// so may put out others. It adds those that beat another in vain to excluded and reports whether there are any.
+func (r *round) run(excluded map[*candidate]bool) bool {
+	for _, c := range r.all {
+		c.out = false
+	}
+	for _, c := range r.all {
+		if excluded[c] {
+			r.putOut(c)
+		}
+		for _, key := range c.keys {
+			e, taken := r.entries.Get([]byte(key))
+			if !taken || e.Path == c.path {
+				continue
+			}
+			if h := r.in[e.Path]; h == nil || slices.Contains(h.keys, key) {
+				r.putOut(c)
+			}
+		}
+	}
+	claimed, beat := make(map[string]*candidate, len(r.all)), map[*candidate]bool{}
+	for _, c := range r.all {
+		for _, key := range c.keys {
+			if o := claimed[key]; o != nil && !o.out && !c.out {
+				beat[o] = true
+				r.putOut(c)
+			}
+		}
+		if !c.out {
+			for _, key := range c.keys {
+				claimed[key] = c
+			}
+		}
+	}
+	again := false
+	for c := range beat {
+		if c.out {
+			excluded[c], again = true, true
+		}
+	}
+	return again
+}
+
 // putOut takes a candidate out of a round, and with it all that want what it keeps in force.
-func putOut(c *candidate, wanting map[string][]*candidate) {
+func (r *round) putOut(c *candidate) {
 	todo := []*candidate{c}
 	for len(todo) > 0 {
 		c := todo[len(todo)-1]
@@ -330,23 +355,13 @@ func putOut(c *candidate, wanting map[string][]*candidate) {
 			continue
 		}
 		for _, e := range c.now.entries {
-			for _, o := range wanting[e.Ref.String()] {
+			for _, o := range r.wanting[e.Ref.String()] {
 				if o != c && !o.out {
 					todo = append(todo, o)
 				}
 			}
 		}
 	}
-}
-
-// alone finds the first candidate that can come into force as things are. It breaks ties that put out each other.
-func (a *advance) alone(all []*candidate) (winners, losers []*candidate) {
-	for i, c := range all {
-		if len(a.conflicts(c)) == 0 {
-			return []*candidate{c}, slices.Delete(slices.Clone(all), i, i+1)
-		}
-	}
-	return nil, all
 }
 
 // conflicts lists the documents of a candidate that other files have in force.

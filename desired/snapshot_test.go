@@ -48,48 +48,69 @@ func (m *model) holder(ref Ref, but string) (string, int) {
 }
 
 func (m *model) advance(files map[string]File) {
-	for _, path := range slices.Sorted(maps.Keys(m.files)) {
-		m.files[path].class = waiting
+	for _, f := range m.files {
+		f.class = idle
+	}
+	concerned := map[Ref]bool{} // what changed files had or wanted, have or want
+	note := func(f *modelFile) {
+		for _, d := range slices.Concat(f.force, f.docs) {
+			concerned[d.Ref] = true
+		}
 	}
 	for path, f := range files {
+		now := m.files[path]
 		if f.Deleted {
+			if now != nil {
+				note(now)
+			}
 			delete(m.files, path)
 			continue
 		}
-		now := m.files[path]
 		if now == nil {
 			now = &modelFile{}
 			m.files[path] = now
 		} else if now.blob == f.Blob {
 			continue
 		}
+		note(now)
 		docs, err := ParseFile(Place{Tenant: "t", Path: path}, f.Data)
 		if err != nil {
 			docs = nil
 		}
 		now.blob, now.bad, now.docs, now.class = f.Blob, true, docs, arrived
+		if err != nil {
+			now.class = idle
+		}
+		note(now)
+	}
+	for again := true; again; {
+		again = false
+		for _, f := range m.files {
+			if f.bad && f.class == idle && slices.ContainsFunc(f.docs, func(d Document) bool { return concerned[d.Ref] }) {
+				f.class, again = waiting, true
+				note(f)
+			}
+		}
 	}
 	m.settle()
 }
+
+// idle files take no part in a delta.
+const idle = -1
 
 func (m *model) settle() {
 	for {
 		var all []string
 		for class := waiting; class <= held; class++ {
 			for _, path := range slices.Sorted(maps.Keys(m.files)) {
-				if f := m.files[path]; f.bad && (f.docs != nil || f.empty()) && f.class == class {
+				if f := m.files[path]; f.bad && f.class == class {
 					all = append(all, path)
 				}
 			}
 		}
-		winners := m.round(all)
-		if len(winners) == 0 {
-			for _, path := range all {
-				if !slices.ContainsFunc(m.files[path].docs, func(d Document) bool { h, _ := m.holder(d.Ref, path); return h != "" }) {
-					winners = []string{path}
-					break
-				}
-			}
+		winners, excluded := []string(nil), map[string]bool{}
+		for again := true; again; {
+			winners, again = m.round(all, excluded)
 		}
 		if len(winners) == 0 {
 			return
@@ -101,17 +122,14 @@ func (m *model) settle() {
 	}
 }
 
-// empty tells a file without documents from one that cannot be decoded.
-func (f *modelFile) empty() bool { return strings.HasPrefix(f.blob, "empty") }
-
 func declares(docs []Document, ref Ref) bool {
 	return slices.ContainsFunc(docs, func(d Document) bool { return d.Ref == ref })
 }
 
-func (m *model) round(all []string) []string {
+func (m *model) round(all []string, excluded map[string]bool) (winners []string, again bool) {
 	in := map[string]bool{}
 	for _, path := range all {
-		in[path] = true
+		in[path] = !excluded[path]
 	}
 	blocked := func(path string) bool {
 		for _, d := range m.files[path].docs {
@@ -133,22 +151,25 @@ func (m *model) round(all []string) []string {
 		}
 	}
 	stable()
+	beat := map[string]bool{}
 	for i, path := range all {
 		for _, other := range all[:i] {
 			clash := slices.ContainsFunc(m.files[path].docs, func(d Document) bool { return declares(m.files[other].docs, d.Ref) })
 			if clash && in[other] && in[path] {
-				in[path] = false
+				in[path], beat[other] = false, true
 				stable()
 			}
 		}
 	}
-	var winners []string
 	for _, path := range all {
 		if in[path] {
 			winners = append(winners, path)
 		}
+		if beat[path] && !in[path] {
+			excluded[path], again = true, true
+		}
 	}
-	return winners
+	return winners, again
 }
 
 // state renders what is in force and what is in quarantine.
