@@ -60,15 +60,17 @@ type Table string
 // The tables; keys are /plumbline/v1/<tenant>/<table>/<id>. The platform's tenant is written "-".
 const (
 	States   Table = "state"
-	Findings Table = "finding"
-	Runs     Table = "run"
+	Findings Table = "finding" // id "<resource id>.<finding id>"
+	Runs     Table = "run"     // id "<resource id>.<run id>"
 	Applieds Table = "applied"
 	Verdicts Table = "verdict" // id "root"
 	Horizons Table = "horizon" // id "head"
 	Cursors  Table = "cursor"
 )
 
-// Key addresses one record.
+// Key addresses one record. The platform's tenant is "-"; an empty Tenant is read as "-", and records come back
+// with "-". In Get, an ID that ends with "." addresses every record whose ID begins with it (no record's own ID ends
+// so): the findings of a resource are read with its state in one request.
 type Key struct {
 	Tenant string
 	Table  Table
@@ -121,21 +123,29 @@ type Batch struct {
 	Rev    int64
 }
 
-// Store is the record store. Embedded etcd, external etcd and Memory implement it and pass one suite.
+// Store is the record store. Embedded etcd, external etcd and Memory implement it and pass one suite. Every error is
+// a *desired.Error; the sentinels above are found in it by errors.Is. All methods are safe for concurrent use.
 type Store interface {
-	// Get reads records; missing ones are left out. Reads are linearizable.
+	// Get reads records, in the order of keys; missing ones are left out. Reads are linearizable, and all of one
+	// call are of one revision.
 	Get(ctx context.Context, keys ...Key) ([]KV, error)
 	// List reads a table of a tenant (tenant "" = all tenants), in key order, and the revision it was read at.
 	List(ctx context.Context, tenant string, table Table) ([]KV, int64, error)
-	// Commit writes all of puts or nothing, in one transaction when they fit (128 operations), and returns its
-	// revision. A fence that no longer holds is ErrFenced, a failed IfRev is ErrConflict. More than 128 puts are
-	// split in order; a later part failing leaves the earlier ones.
+	// ListAt is List as of an earlier revision (0 = now); ErrCompacted when its history is gone.
+	ListAt(ctx context.Context, rev int64, tenant string, table Table) ([]KV, int64, error)
+	// Commit writes all of puts or nothing, in one transaction when they fit (128 operations and 1.25 MiB), and
+	// returns its revision. A fence that no longer holds is ErrFenced, a failed IfRev is ErrConflict. More than
+	// that is split in order; a later part failing leaves the earlier ones. No key may be written twice. An error
+	// of class Transient leaves open whether it was written: read before deciding. No puts only check the fence.
 	Commit(ctx context.Context, f Fence, puts ...Put) (int64, error)
 	// Watch delivers every change of the given tables (all tenants) after revision from, in order, until ctx ends
-	// or an error is returned (ErrCompacted). fn must not block for long. Progress marks come at least every 10 s.
+	// (nil), fn returns an error (that one), or history is missing (ErrCompacted, also for a revision that the
+	// store has not reached). fn must not block for long. Progress marks come at least every 10 s. An error of
+	// class Transient is answered by watching again from the last Batch.Rev.
 	Watch(ctx context.Context, from int64, tables []Table, fn func(Batch) error) error
 	// Claim takes ownership of a unit and holds it until release is called, the session is lost or the store
-	// closes; it waits until the unit is free or ctx ends. lost is closed when ownership is gone.
+	// closes; it waits until the unit is free or ctx ends. lost is closed when ownership is gone, for whichever of
+	// these reasons. release may be called more than once.
 	Claim(ctx context.Context, unit string) (f Fence, lost <-chan struct{}, release func(), err error)
 	// Epoch identifies the installation's data: it changes when the data was lost or restored.
 	Epoch() string
@@ -147,5 +157,6 @@ type Store interface {
 	Compact(ctx context.Context, rev int64) error
 	// Ready reports whether the store answers within ctx.
 	Ready(ctx context.Context) error
+	// Close gives up every claim, ends every watch, and returns when nothing of the store runs any more.
 	Close() error
 }
