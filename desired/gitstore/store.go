@@ -3,99 +3,20 @@
 package gitstore
 
 import (
-	"context"
-	"encoding/hex"
+	"bytes"
 	"errors"
-	"io"
-	"net/http"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/connectsoft/plumbline/desired"
 )
-
-// Hash is a SHA-1 object id.
-type Hash [20]byte
-
-// Zero is the id that stands for "no object".
-var Zero Hash
-
-func (h Hash) String() string { return hex.EncodeToString(h[:]) }
-
-// IsZero reports whether h stands for no object.
-func (h Hash) IsZero() bool { return h == Zero }
-
-// ParseHash reads 40 hex digits.
-func ParseHash(s string) (Hash, error) { panic("not built") }
-
-// Type is an object type.
-type Type uint8
-
-// Object types, numbered as in a pack.
-const (
-	CommitObject Type = 1
-	TreeObject   Type = 2
-	BlobObject   Type = 3
-	TagObject    Type = 4
-)
-
-// Sentinels. Everything else that goes wrong with a repository is a *desired.Error or an I/O error.
-var (
-	ErrNotFound = errors.New("object not found")
-	ErrNoRef    = errors.New("reference not found")
-	ErrCorrupt  = errors.New("repository is corrupt")
-	// ErrBroken: an fsync failed. The store accepts no further write until it is opened again.
-	ErrBroken = errors.New("storage failed: no further write is accepted")
-)
-
-// TreeEntry is one entry of a tree. Mode is git's octal mode: 0o100644, 0o100755, 0o120000, 0o160000, 0o40000.
-type TreeEntry struct {
-	Name string
-	Mode uint32
-	Hash Hash
-}
-
-// Signature is an author or committer line.
-type Signature struct {
-	Name, Email string
-	When        time.Time
-}
-
-// Commit is a commit object. Raw is the object's exact bytes when it was read.
-type Commit struct {
-	Hash      Hash
-	Tree      Hash
-	Parents   []Hash
-	Author    Signature
-	Committer Signature
-	Message   string // with trailers
-	Extra     []byte // further header lines (gpgsig, encoding), verbatim
-	Raw       []byte
-}
-
-// Trailers parses the last paragraph of the message as git-interpret-trailers does.
-func (c *Commit) Trailers() []Trailer { panic("not built") }
-
-// Trailer is one "Key: value" line.
-type Trailer struct{ Key, Value string }
-
-// Ref is a reference with its value.
-type Ref struct {
-	Name string // full: refs/heads/main
-	Hash Hash
-}
-
-// RefUpdate moves a reference. A zero Old demands that it does not exist; a zero New deletes it.
-type RefUpdate struct {
-	Name     string
-	Old, New Hash
-}
-
-// Reader reads objects. Store and Push implement it. Results are shared: do not modify them.
-type Reader interface {
-	Object(Hash) (Type, []byte, error)
-	Blob(Hash) ([]byte, error)
-	Tree(Hash) ([]TreeEntry, error)
-	Commit(Hash) (*Commit, error)
-	Has(Hash) bool
-}
 
 // Options of Open.
 type Options struct {
@@ -104,171 +25,510 @@ type Options struct {
 	PackLimit     int    // packs before a merge round is due; 0 = 50
 }
 
+// Sizes of what a store keeps in memory.
+const (
+	objectCache    = 32 << 20 // trees and commits
+	deltaCache     = 8 << 20  // bases of delta chains
+	openPacks      = 128      // pack and index files
+	maxReceives    = 2        // pushes judged at a time
+	maxGitPrograms = 16       // upload-pack and merge-tree processes at a time
+)
+
 // Store is one bare repository. Safe for concurrent use. One process owns its writes (the caller's business);
 // other programs may read, push and gc by git's rules.
-type Store struct{ dir string }
+type Store struct {
+	dir       string
+	packLimit int
+	patience  time.Duration // for locks of other programs
+	reads     *packReader
+	objects   *lru[Hash, cachedObject]
+	names     nameLocks     // refs that this process is writing
+	deflates  sync.Pool     // *deflater
+	receives  chan struct{} // slots for pushes being judged
+	programs  chan struct{} // slots for git processes
+	broken    atomic.Pointer[error]
+	closed    atomic.Bool
+	packed    packedRefs
+
+	merging sync.Mutex // held by a round of maintenance
+
+	packMu   sync.Mutex // guards changes of the fields below; packs may be read without it
+	packs    atomic.Pointer[[]*pack]
+	landing  map[string]int // packs whose refs have not moved yet, by name
+	damaged  error          // why a pack could not be used, nil when all could
+	scanned  time.Time      // when objects/pack was read last
+	modified time.Time      // its modification time then
+
+	latest atomic.Pointer[pack] // where the last lookup succeeded
+}
+
+type cachedObject struct {
+	typ  Type
+	data []byte
+}
 
 // Open opens or creates a repository: it removes what a crash left behind (our own temporary files and our own
-// ref locks, never another program's) and verifies the refs.
-func Open(dir string, o Options) (*Store, error) { panic("not built") }
+// ref locks, never another program's) and verifies the refs: each must be whole and its object must be there.
+func Open(dir string, o Options) (*Store, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		dir:       abs,
+		packLimit: o.PackLimit,
+		patience:  lockPatience,
+		reads:     newPackReader(openPacks, deltaCache),
+		objects:   newLRU[Hash, cachedObject](objectCache),
+		receives:  make(chan struct{}, maxReceives),
+		programs:  make(chan struct{}, maxGitPrograms),
+		landing:   make(map[string]int),
+	}
+	if s.packLimit <= 0 {
+		s.packLimit = 50
+	}
+	s.packs.Store(&[]*pack{})
+	if err := s.prepare(o); err != nil {
+		s.reads.files.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) prepare(o Options) error {
+	if _, err := os.Lstat(s.path("HEAD")); errors.Is(err, fs.ErrNotExist) {
+		if !o.Create {
+			return desired.Errorf("open repository", desired.Ref{}, desired.NotFound, "%s is not a git repository", s.dir)
+		}
+		if err := s.create(o.DefaultBranch); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	for _, d := range []string{"plumbline/locks", "plumbline/incoming", "objects/pack"} {
+		if err := os.MkdirAll(s.path(d), 0o777); err != nil {
+			return err
+		}
+	}
+	if err := s.cleanUp(); err != nil {
+		return err
+	}
+	if _, err := s.rescan(); err != nil {
+		return err
+	}
+	return s.verifyRefs()
+}
+
+// path joins elements to the repository's directory.
+func (s *Store) path(elem string) string { return filepath.Join(s.dir, filepath.FromSlash(elem)) }
+
+func (s *Store) packDir() string { return s.path("objects/pack") }
 
 // Close releases files. Writes in flight fail.
-func (s *Store) Close() error { panic("not built") }
+func (s *Store) Close() error {
+	s.closed.Store(true)
+	s.reads.files.close()
+	return nil
+}
 
 // Dir is the repository's directory.
 func (s *Store) Dir() string { return s.dir }
 
-// Object, Blob, Tree, Commit, Has implement Reader.
-func (s *Store) Object(h Hash) (Type, []byte, error) { panic("not built") }
-func (s *Store) Blob(h Hash) ([]byte, error)         { panic("not built") }
-func (s *Store) Tree(h Hash) ([]TreeEntry, error)    { panic("not built") }
-func (s *Store) Commit(h Hash) (*Commit, error)      { panic("not built") }
-func (s *Store) Has(h Hash) bool                     { panic("not built") }
-
-// Resolve reads a reference as git does (loose, then packed). An empty or torn loose ref is ErrCorrupt, never a
-// fall back to packed-refs. ErrNoRef when absent.
-func (s *Store) Resolve(name string) (Hash, error) { panic("not built") }
-
-// Refs lists references with a prefix ("refs/heads/"), sorted by name.
-func (s *Store) Refs(prefix string) ([]Ref, error) { panic("not built") }
-
-// Head returns the branch that HEAD names, as a full ref name.
-func (s *Store) Head() (string, error) { panic("not built") }
-
-// SetHead points HEAD at a branch, durably.
-func (s *Store) SetHead(ctx context.Context, ref string) error { panic("not built") }
-
-// Batch collects objects and ref updates for one durable write. Not safe for concurrent use. It is a Reader of its
-// own objects over the store's.
-type Batch struct{ store *Store }
-
-// NewBatch starts a batch.
-func (s *Store) NewBatch() *Batch { panic("not built") }
-
-// Blob adds a blob and returns its id.
-func (b *Batch) AddBlob(data []byte) Hash { panic("not built") }
-
-// AddTree adds a tree; entries are sorted by git's rule. base, when not zero, is a tree in this batch that the new
-// one resembles: it is stored as a delta of it.
-func (b *Batch) AddTree(entries []TreeEntry, base Hash) Hash { panic("not built") }
-
-// AddCommit adds a commit; Hash and Raw of c are ignored. encode, when not nil, may rewrite the finished object
-// bytes before they are hashed (the seal).
-func (b *Batch) AddCommit(c *Commit, seal func(raw []byte) []byte) Hash { panic("not built") }
-
-// AddObject adds an object of any type by its raw bytes.
-func (b *Batch) AddObject(t Type, data []byte) Hash { panic("not built") }
-
-func (b *Batch) Object(h Hash) (Type, []byte, error) { panic("not built") }
-func (b *Batch) Blob(h Hash) ([]byte, error)         { panic("not built") }
-func (b *Batch) Tree(h Hash) ([]TreeEntry, error)    { panic("not built") }
-func (b *Batch) Commit(h Hash) (*Commit, error)      { panic("not built") }
-func (b *Batch) Has(h Hash) bool                     { panic("not built") }
-
-// Len is the number of new objects.
-func (b *Batch) Len() int { panic("not built") }
-
-// Set adds a ref update to the batch.
-func (b *Batch) Set(u RefUpdate) { panic("not built") }
-
-// RefError says that a reference was not what an update expected, or is locked by another program.
-type RefError struct {
-	Name     string
-	Expected Hash
-	Actual   Hash
-	Locked   bool
+// writable says why the store accepts no write.
+func (s *Store) writable() error {
+	if s.closed.Load() {
+		return fmt.Errorf("repository %s is closed: %w", filepath.Base(s.dir), fs.ErrClosed)
+	}
+	if p := s.broken.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
-func (e *RefError) Error() string { panic("not built") }
-
-// Write makes a batch durable: ref locks, compare, pack and index synced (files and directory), refs written,
-// synced, renamed, directories synced. On nil everything is durable; on *RefError nothing was changed. ctx is
-// honoured until the first ref is renamed; a cancelled ctx means nothing was modified.
-func (s *Store) Write(ctx context.Context, b *Batch) error { panic("not built") }
-
-// FileChange is one difference between two trees.
-type FileChange struct {
-	Path     string
-	Old, New TreeEntry // zero Mode = absent; Name is the last path element
+// fail records that a sync failed: the kernel has forgotten which pages were not written, so nothing that this
+// process believes about the disk holds any more. The first cause is kept.
+func (s *Store) fail(cause error) error {
+	err := fmt.Errorf("%w: %w", ErrBroken, cause)
+	s.broken.CompareAndSwap(nil, &err)
+	return *s.broken.Load()
 }
 
-// DiffTrees walks two trees (zero = empty) and reports each file that differs, in path order, skipping equal
-// subtrees by id. fn stops the walk by returning an error.
-func DiffTrees(r Reader, old, new Hash, fn func(FileChange) error) error { panic("not built") }
-
-// WriteTree applies file writes to a tree inside a batch and returns the new root; an entry with zero Mode deletes
-// the path. Empty directories vanish. Cost: the directories on the changed paths.
-func (b *Batch) WriteTree(root Hash, changes map[string]TreeEntry) (Hash, error) { panic("not built") }
-
-// Lookup finds the entry at a path in a tree; false when absent.
-func Lookup(r Reader, root Hash, path string) (TreeEntry, bool, error) { panic("not built") }
-
-// IsAncestor reports whether a is b or an ancestor of b.
-func IsAncestor(ctx context.Context, r Reader, a, b Hash) (bool, error) { panic("not built") }
-
-// FirstParents walks from h along first parents, newest first, until fn returns false.
-func FirstParents(ctx context.Context, r Reader, h Hash, fn func(*Commit) (bool, error)) error {
-	panic("not built")
+// syncFile makes a file's bytes durable.
+func (s *Store) syncFile(f *os.File) error {
+	if err := f.Sync(); err != nil {
+		return s.fail(err)
+	}
+	return nil
 }
 
-// NewCommits walks every commit reachable from h and not from any of not, in topological order, parents first.
-func NewCommits(ctx context.Context, r Reader, h Hash, not []Hash, fn func(*Commit) error) error {
-	panic("not built")
+// syncDir makes the names in a directory durable.
+func (s *Store) syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return s.syncFile(f)
 }
 
-// Merge is the result of a three-way merge.
-type Merge struct {
-	Tree      Hash     // zero when there are conflicts
-	Conflicts []string // paths
-	Base      Hash     // merge base, zero for unrelated histories
+// Blob returns the bytes of a blob.
+func (s *Store) Blob(h Hash) ([]byte, error) { return readBlob(s, h) }
+
+// Tree returns the entries of a tree in the order in which they are stored.
+func (s *Store) Tree(h Hash) ([]TreeEntry, error) { return readTree(s, h) }
+
+// Commit returns a commit.
+func (s *Store) Commit(h Hash) (*Commit, error) { return readCommit(s, h) }
+
+// Object returns the type and the bytes of an object. What it returns hashes to h; ErrNotFound when no file of the
+// repository holds the object, ErrCorrupt when all that hold it are damaged.
+func (s *Store) Object(h Hash) (Type, []byte, error) {
+	if o, ok := s.objects.get(h); ok {
+		return o.typ, o.data, nil
+	}
+	var bad error
+	for range 4 { // packs may be replaced under us: look again while there is something new
+		t, data, err := s.fromPacks(h)
+		if err == nil {
+			return t, data, nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			bad = err
+		}
+		if t, data, err = s.fromLoose(h); err == nil {
+			return t, data, nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			bad = err
+		}
+		changed, err := s.rescan()
+		if err != nil {
+			return 0, nil, err
+		}
+		if !changed {
+			break
+		}
+	}
+	if bad == nil {
+		bad = s.damage() // the object may well be in the pack that cannot be read
+	}
+	if bad != nil {
+		return 0, nil, fmt.Errorf("object %s: %w", h, bad)
+	}
+	return 0, nil, fmt.Errorf("%s: %w", h, ErrNotFound)
 }
 
-// Merge computes a real three-way merge of two commits with git merge-tree in a quarantine object directory. The
-// new objects are added to b; the store itself is not changed.
-func (s *Store) Merge(ctx context.Context, b *Batch, ours, theirs Hash) (Merge, error) {
-	panic("not built")
+func (s *Store) damage() error {
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	return s.damaged
 }
 
-// MaintenanceStats tells what a round did.
-type MaintenanceStats struct{ Packs, Merged, Removed int }
-
-// Maintain runs one round of background packing: small packs are merged tier by tier, loose objects of others are
-// left to git gc. Durable in the order: new pack and index synced, renamed, directory synced, old packs removed.
-func (s *Store) Maintain(ctx context.Context) (MaintenanceStats, error) { panic("not built") }
-
-// Push is a push being judged: its commands and its objects, in quarantine. It is a Reader over store + quarantine.
-type Push struct {
-	Updates []RefUpdate
-	Options []string  // push options
-	Remote  io.Writer // lines for the pusher ("remote: …")
+// Has reports whether the repository holds an object. It does not read it.
+func (s *Store) Has(h Hash) bool {
+	if _, ok := s.objects.get(h); ok {
+		return true
+	}
+	for range 4 {
+		for _, p := range *s.packs.Load() {
+			if p.gone.Load() {
+				continue
+			}
+			if i, err := p.find(h); err == nil && i >= 0 {
+				return true
+			}
+		}
+		if _, err := os.Lstat(s.loosePath(h)); err == nil {
+			return true
+		}
+		if changed, err := s.rescan(); err != nil || !changed {
+			return false
+		}
+	}
+	return false
 }
 
-func (p *Push) Object(h Hash) (Type, []byte, error) { panic("not built") }
-func (p *Push) Blob(h Hash) ([]byte, error)         { panic("not built") }
-func (p *Push) Tree(h Hash) ([]TreeEntry, error)    { panic("not built") }
-func (p *Push) Commit(h Hash) (*Commit, error)      { panic("not built") }
-func (p *Push) Has(h Hash) bool                     { panic("not built") }
-
-// Land moves the quarantined pack into the store and the refs to their new values, durably; *RefError when a ref
-// moved meanwhile. It must be called at most once, inside Door.Accept.
-func (p *Push) Land(ctx context.Context) error { panic("not built") }
-
-// Door serves one repository over git smart HTTP: info/refs, git-upload-pack, git-receive-pack below its mount
-// point (the caller strips the prefix). Authorization is the caller's business.
-type Door struct {
-	Store *Store
-	// ReadOnly refuses pushes with this sentence when not empty.
-	ReadOnly func() string
-	// Hide leaves refs out of what clones and pushes see; pushes to them are refused.
-	HiddenRefs []string
-	// Accept judges a push and calls Land. The error text of a *desired.Error reaches the pusher on remote: lines,
-	// field errors one a line; nil after Land reports ok. Nil Accept lands every push that passes the built-in
-	// checks (ref names, complete objects, no non-fast-forward unless AllowForce).
-	Accept func(ctx context.Context, p *Push) error
-	// AllowForce permits non-fast-forward updates and deletions per ref name; nil = never.
-	AllowForce func(ref string) bool
-	MaxPack    int64         // bytes of one push; 0 = 512 MiB
-	Timeout    time.Duration // of one upload-pack process; 0 = 1 h
+// fromPacks reads an object from any pack that has it whole.
+func (s *Store) fromPacks(h Hash) (Type, []byte, error) {
+	var bad error
+	if p := s.latest.Load(); p != nil {
+		if t, data, err := s.fromPack(p, h); err == nil {
+			return t, data, nil
+		}
+	}
+	for _, p := range *s.packs.Load() {
+		t, data, err := s.fromPack(p, h)
+		if err == nil {
+			s.latest.Store(p)
+			return t, data, nil
+		}
+		if !errors.Is(err, ErrNotFound) && !p.gone.Load() {
+			bad = err
+		}
+	}
+	if bad != nil {
+		return 0, nil, bad
+	}
+	return 0, nil, ErrNotFound
 }
 
-func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { panic("not built") }
+func (s *Store) fromPack(p *pack, h Hash) (Type, []byte, error) {
+	if p.gone.Load() {
+		return 0, nil, ErrNotFound
+	}
+	i, err := p.find(h)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			p.gone.Store(true)
+		}
+		return 0, nil, err
+	}
+	if i < 0 {
+		return 0, nil, ErrNotFound
+	}
+	off, err := p.offset(i)
+	if err != nil {
+		return 0, nil, err
+	}
+	t, data, err := s.reads.read(p, off)
+	if err != nil {
+		return 0, nil, err
+	}
+	return t, data, s.checked(h, t, data)
+}
+
+// checked compares an object with its id and keeps it for the next reader when it is likely to be read again.
+func (s *Store) checked(h Hash, t Type, data []byte) error {
+	if hashObject(t, data) != h {
+		return fmt.Errorf("its bytes have another id: %w", ErrCorrupt)
+	}
+	if t != BlobObject {
+		s.objects.add(h, cachedObject{t, data}, len(data))
+	}
+	return nil
+}
+
+func (s *Store) loosePath(h Hash) string {
+	x := h.String()
+	return filepath.Join(s.dir, "objects", x[:2], x[2:])
+}
+
+// fromLoose reads an object that another program stored in a file of its own.
+func (s *Store) fromLoose(h Hash) (Type, []byte, error) {
+	f, err := os.Open(s.loosePath(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil, ErrNotFound
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	defer f.Close()
+	t, data, err := readLoose(f)
+	if err != nil {
+		return 0, nil, err
+	}
+	return t, data, s.checked(h, t, data)
+}
+
+// readLoose decodes a loose object file.
+func readLoose(f *os.File) (Type, []byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, nil, err
+	}
+	in := &inflater{}
+	in.chunk.reset(f, 0, info.Size())
+	if err := in.start(); err != nil {
+		return 0, nil, cutShort(err)
+	}
+	t, size, err := looseHeader(in)
+	if err != nil {
+		return 0, nil, err
+	}
+	data, err := in.body(size)
+	if err != nil {
+		return 0, nil, err
+	}
+	return t, data, nil
+}
+
+// looseHeader reads "type size\0" from a stream.
+func looseHeader(in *inflater) (Type, int64, error) {
+	var head []byte
+	var one [1]byte
+	for len(head) < 32 {
+		if n, err := in.z.Read(one[:]); n == 0 {
+			if err == nil {
+				continue
+			}
+			return 0, 0, badStream(err)
+		}
+		if one[0] == 0 {
+			break
+		}
+		head = append(head, one[0])
+	}
+	name, number, _ := bytes.Cut(head, []byte(" "))
+	t, ok := parseType(string(name))
+	var size int64
+	if _, err := fmt.Sscanf(string(number), "%d", &size); err != nil || !ok || size < 0 || size > maxObject {
+		return 0, 0, fmt.Errorf("loose object header is malformed: %w", ErrCorrupt)
+	}
+	return t, size, nil
+}
+
+// rescan reads objects/pack and takes over what other programs changed there. It reports whether the list of packs
+// is another one than before.
+func (s *Store) rescan() (bool, error) {
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	info, err := os.Stat(s.packDir())
+	if err != nil {
+		return false, err
+	}
+	// A time stamp that is older than the last look by more than its grain proves that nothing changed since.
+	const grain = 50 * time.Millisecond
+	mod := info.ModTime()
+	if mod.Equal(s.modified) && s.scanned.Sub(mod) > grain && !anyGone(*s.packs.Load()) {
+		return false, nil
+	}
+	now := time.Now()
+	entries, err := os.ReadDir(s.packDir())
+	if err != nil {
+		return false, err
+	}
+	changed, err := s.takeOver(entries)
+	if err != nil {
+		return changed, err
+	}
+	s.scanned, s.modified = now, mod
+	return changed, nil
+}
+
+func anyGone(packs []*pack) bool {
+	return slices.ContainsFunc(packs, func(p *pack) bool { return p.gone.Load() })
+}
+
+// takeOver makes the list of packs that of a directory listing. Packs that vanish while we look are left out.
+func (s *Store) takeOver(entries []os.DirEntry) (bool, error) {
+	old := make(map[string]*pack)
+	for _, p := range *s.packs.Load() {
+		if !p.gone.Load() {
+			old[p.name] = p
+		}
+	}
+	idx := make(map[string]bool)
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".idx"); ok {
+			idx[name] = true
+		}
+	}
+	var list []*pack
+	fresh := false
+	s.damaged = nil
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".pack")
+		if !ok || !idx[name] {
+			continue
+		}
+		if p := old[name]; p != nil {
+			list = append(list, p)
+			delete(old, name)
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue // gone already
+		}
+		p, err := s.reads.openPack(s.packDir(), name, info.Size())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if errors.Is(err, ErrCorrupt) {
+			s.damaged = err
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		list = append(list, p)
+		fresh = true
+	}
+	for _, p := range old {
+		s.dropPack(p)
+	}
+	s.setPacks(list)
+	return fresh || len(old) > 0, nil
+}
+
+// dropPack forgets a pack that left the directory. Readers that hold it open finish undisturbed.
+func (s *Store) dropPack(p *pack) {
+	p.gone.Store(true)
+	s.latest.CompareAndSwap(p, nil)
+	s.reads.files.forget(p.path)
+	s.reads.files.forget(p.idxPath())
+}
+
+// setPacks publishes a new list. The caller holds packMu.
+func (s *Store) setPacks(list []*pack) { s.packs.Store(&list) }
+
+// addPack publishes a pack that was just installed, first in the list because it is asked for most.
+func (s *Store) addPack(p *pack) {
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	list := make([]*pack, 0, len(*s.packs.Load())+1)
+	list = append(list, p)
+	for _, q := range *s.packs.Load() {
+		if q.name != p.name {
+			list = append(list, q)
+		}
+	}
+	s.setPacks(list)
+}
+
+// PackCount is the number of packs, as far as this process has seen them.
+func (s *Store) PackCount() int { return len(*s.packs.Load()) }
+
+// MaintenanceDue reports whether there are enough packs for a round of Maintain.
+func (s *Store) MaintenanceDue() bool { return s.PackCount() >= s.packLimit }
+
+// readBlob, readTree and readCommit are the typed reads of every Reader.
+func readBlob(r Reader, h Hash) ([]byte, error) {
+	return readAs(r, h, BlobObject)
+}
+
+func readTree(r Reader, h Hash) ([]TreeEntry, error) {
+	raw, err := readAs(r, h, TreeObject)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parseTree(raw)
+	if err != nil {
+		return nil, fmt.Errorf("tree %s: %w", h, err)
+	}
+	return entries, nil
+}
+
+func readCommit(r Reader, h Hash) (*Commit, error) {
+	raw, err := readAs(r, h, CommitObject)
+	if err != nil {
+		return nil, err
+	}
+	return parseCommit(h, raw)
+}
+
+// readAs reads an object that must be of one type.
+func readAs(r Reader, h Hash, want Type) ([]byte, error) {
+	t, data, err := r.Object(h)
+	if err != nil {
+		return nil, err
+	}
+	if t != want {
+		return nil, desired.Errorf("read object", desired.Ref{}, desired.Invalid, "%s is a %s, not a %s", h, t, want)
+	}
+	return data, nil
+}
