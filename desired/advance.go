@@ -427,6 +427,9 @@ func (a *advance) insert(c *candidate, i int) *Entry {
 	} else {
 		e.ID = d.Ref.ID()
 	}
+	if p, ok := a.delta.ByRef[c.keys[i]]; ok {
+		e.Changed = p
+	}
 	a.touched[c.keys[i]] = true
 	a.entries.Insert(key, e)
 	a.ids.Insert([]byte(e.ID), e)

@@ -64,6 +64,7 @@ type Delta struct {
 	Commit string
 	Change Provenance // provenance of everything that changed; Files may override by ByPath
 	ByPath map[string]Provenance
+	ByRef  map[string]Provenance // by Ref.String; wins over both (start-up from a persisted index)
 	Files  []File // only managed paths are looked at
 }
 

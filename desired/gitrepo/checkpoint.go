@@ -211,7 +211,7 @@ func (r *Repo) restore(c *checkpoint) (*desired.Head, error) {
 		if !ok {
 			continue
 		}
-		byPath[files[i].Path] = q.Since
+		byPath[files[i].Path], files[i].Held = q.Since, true
 		if q.Good == "" {
 			continue
 		}

@@ -85,8 +85,8 @@ func (r *Repo) prepare(p *pending) (Receipt, bool, error) {
 		return rc, true, err
 	}
 	h := r.Head()
-	if h.Frozen != "" {
-		return Receipt{}, false, frozenError(h)
+	if why := r.readOnly(); why != "" {
+		return Receipt{}, false, frozenError(why)
 	}
 	v := view{snapshot: h.Snapshot, objects: r.store}
 	if h.Commit != "" {
@@ -113,8 +113,16 @@ func (r *Repo) prepare(p *pending) (Receipt, bool, error) {
 	return Receipt{}, false, nil
 }
 
-func frozenError(h *desired.Head) error {
-	return desired.Errorf("write", desired.Ref{}, desired.Stalled, "%w: %s", ErrFrozen, h.Frozen)
+// readOnly says why nothing may be written now, "" when it may.
+func (r *Repo) readOnly() string {
+	if why := r.held.Load(); why != nil && *why != "" {
+		return *why
+	}
+	return r.Head().Frozen
+}
+
+func frozenError(why string) error {
+	return desired.Errorf("write", desired.Ref{}, desired.Stalled, "%w: %s", ErrFrozen, why)
 }
 
 // Lookup finds the receipt of an idempotency key.
@@ -307,8 +315,8 @@ func (r *Repo) add(b *build, p *pending) {
 }
 
 func (r *Repo) addCommit(b *build, p *pending) (member, error) {
-	if b.head.Frozen != "" {
-		return member{}, frozenError(b.head)
+	if why := r.readOnly(); why != "" {
+		return member{}, frozenError(why)
 	}
 	writes, err := p.q.Edit(view{snapshot: b.head.Snapshot, objects: b.objects, tree: b.tree})
 	if err != nil {

@@ -37,16 +37,17 @@ func (r *Repo) Door(subject func(*http.Request) string) http.Handler {
 		d := gitstore.Door{
 			Store:      r.store,
 			HiddenRefs: []string{"refs/plumbline/"},
-			ReadOnly:   r.readOnly,
+			ReadOnly:   r.refusal,
 			Accept:     func(ctx context.Context, p *gitstore.Push) error { return r.push(ctx, p, who) },
 		}
 		d.ServeHTTP(w, req)
 	})
 }
 
-func (r *Repo) readOnly() string {
-	if why := r.Head().Frozen; why != "" {
-		return "this control repository is frozen: " + why
+// refusal is what a pusher reads when nothing may be written.
+func (r *Repo) refusal() string {
+	if why := r.readOnly(); why != "" {
+		return frozenError(why).Error()
 	}
 	return ""
 }
@@ -58,7 +59,7 @@ func (r *Repo) push(ctx context.Context, p *gitstore.Push, subject string) error
 			return desired.E("push", desired.Ref{}, desired.Transient, err)
 		}
 		if why := r.readOnly(); why != "" {
-			return desired.Errorf("push", desired.Ref{}, desired.Stalled, "%w: %s", ErrFrozen, why)
+			return frozenError(why)
 		}
 		var update *gitstore.RefUpdate
 		for i := range p.Updates {

@@ -91,6 +91,7 @@ type Repo struct {
 	stop     context.CancelCauseFunc
 	done     sync.WaitGroup
 	closed   atomic.Bool
+	held     atomic.Pointer[string] // why the owner holds writes
 
 	keyMu    sync.RWMutex
 	keys     map[string]keyRecord // idempotency index of landed writes
@@ -205,6 +206,12 @@ func (r *Repo) SetPlatform(ctx context.Context, p *desired.Snapshot) error {
 		r.publish(&h, desired.Changes{})
 		return nil
 	})
+}
+
+// Hold freezes the repository for a reason of its owner's ("" lifts it): it can be read, writes and pushes are
+// refused with the reason. It is not kept across restarts.
+func (r *Repo) Hold(reason string) {
+	r.held.Store(&reason)
 }
 
 // inWriter runs fn in the writer goroutine, between batches, and waits for it.
