@@ -309,6 +309,9 @@ func (d *decoder) ref(r *Resource) Ref {
 	project := p.project()
 	if p.Path == "" {
 		project = r.Metadata.Project
+		if project == "" && kindTable[r.Kind].Project {
+			project = p.Project
+		}
 	}
 	if fault := p.allows(kindTable[r.Kind], project); fault != "" {
 		d.fault(d.find("/kind"), &step{key: "kind"}, fault)

@@ -10,8 +10,9 @@ const projectsRoot = "projects"
 // An empty Path stands for documents that come in a request: the project is then that of metadata.project, and
 // every kind of the repository is allowed.
 type Place struct {
-	Tenant string // "" = platform repository
-	Path   string // slash-separated, relative to the root
+	Tenant  string // "" = platform repository
+	Path    string // slash-separated, relative to the root
+	Project string // with an empty Path: of documents that name none but may belong to one
 }
 
 // Managed reports whether path is one that the loader reads (a .yaml or .yml file under a known prefix); other
