@@ -33,11 +33,15 @@ func (p *Plan) block(in Input, next string) {
 // report makes findings of what is still to be applied or put back.
 func (p *Plan) report(in Input, next string) {
 	for i := range p.looked.fields {
-		switch d := &p.looked.fields[i]; d.mode {
-		case modeApply:
-			d.mode, d.held = modeHold, next
-		case modeRevert:
-			d.mode, d.held = modeReport, next
+		d := &p.looked.fields[i]
+		switch {
+		case d.equal:
+		case d.mode == modeApply:
+			d.mode, d.held, d.tried = modeHold, next, true
+		case d.mode == modeRevert:
+			d.mode, d.held, d.tried = modeReport, next, true
+		case d.tried:
+			d.held = next
 		}
 	}
 	p.settle(in, p.looked.fields, len(p.looked.fields) > 0 && !p.looked.partial)

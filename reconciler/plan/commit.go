@@ -20,7 +20,7 @@ func failedRun(in Input) (Plan, bool) {
 		return Plan{}, false
 	}
 	p := Plan{Phase: Failed, Reason: "Failed", Ended: true,
-		Message: in.Run.Message + "; it ran once and does not run again: write a new " + string(in.Ref.Kind)}
+		Message: in.Run.Message}
 	p.settle(in, nil, true)
 	return p, true
 }
@@ -34,7 +34,8 @@ func compareCommit(in Input, want *desired.CommitSpec) (look, bool) {
 	}
 	d := difference{kind: CommitMissing, field: "spec.changes", desired: "made", actual: "not in the history", equal: true}
 	if have != nil {
-		return look{fields: []difference{d}, ended: true, reason: "Committed", message: "made as " + brief(have.SHA) + " on " + have.Branch}, true
+		found := difference{kind: CommitUndecided, field: d.field, desired: d.desired, equal: true}
+		return look{fields: []difference{d, found}, ended: true, reason: "Committed", message: "made as " + brief(have.SHA) + " on " + have.Branch}, true
 	}
 	if in.Applied != nil || in.Run != nil && in.Run.Stage == RunDone {
 		return vanishedCommit(in, want, d), true

@@ -16,12 +16,13 @@ import (
 // removal is the plan of a ref whose document is gone. Only the applied record governs what happens: without it
 // nothing is ever deleted.
 func removal(in Input) Plan {
+	info, _ := in.Ref.Kind.Info()
 	switch {
 	case !in.RenamedTo.IsZero():
 		return succeeded(in)
 	case in.Applied == nil && in.Attempted:
 		return orphaned(in)
-	case in.Applied == nil, in.Applied.DeletionPolicy != desired.Delete, in.Applied.Terminal:
+	case in.Applied == nil, in.Applied.DeletionPolicy != desired.Delete, in.Applied.Terminal, info.OneShot:
 		return forget(in, "the document is gone; nothing is deleted at the provider")
 	}
 	if h := heldBy(in); h.all {

@@ -31,6 +31,7 @@ func Diff(in Input) Plan {
 	if in.Want != nil {
 		p.Desired = in.Want.Digest
 	}
+	p.stick(in)
 	p.deadline(in)
 	return p
 }
@@ -187,6 +188,8 @@ func (d Dependency) lacks() string {
 		return "it is missing at the provider"
 	case d.Role == RoleOrder:
 		return "it comes first on the same branch"
+	case d.Role == RoleExplicit && d.Phase == Synced:
+		return "its newest document is not applied yet"
 	case d.Phase == "":
 		return "it was not looked at yet"
 	}

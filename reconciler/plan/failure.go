@@ -11,6 +11,19 @@ import (
 	"github.com/connectsoft/plumbline/desired"
 )
 
+// The reasons that a failed attempt leaves behind.
+const (
+	reasonConflict  = "Conflict"
+	reasonWaiting   = "Waiting"
+	reasonThrottled = "Throttled"
+	reasonInternal  = "InternalError"
+	reasonRetrying  = "Retrying"
+	reasonInvalid   = "Invalid"
+	reasonDenied    = "Denied"
+	reasonStalled   = "Stalled"
+	reasonDeadline  = "DeadlineExceeded"
+)
+
 // AfterError is the plan after the first change of p failed: the class of the error alone decides what happens next.
 //
 //	invalid, denied, stalled   a person has to act; it is tried again with each resync (a one-shot ends, but for stalled)
@@ -24,11 +37,6 @@ func AfterError(in Input, p Plan, err error) Plan {
 		op = p.Changes[0].Op
 	}
 	p.Settled, p.Ended = false, false
-	if c := desired.ClassOf(err); c != desired.Transient && c != desired.Internal {
-		for i := range p.Findings {
-			p.Findings[i].Reverting = false // nothing was done, so if it ends by itself that was not us
-		}
-	}
 	detail, after := explain(err)
 	switch class := desired.ClassOf(err); class {
 	case desired.Invalid, desired.Denied, desired.Conflict:
@@ -36,20 +44,20 @@ func AfterError(in Input, p Plan, err error) Plan {
 			return ended(in, p, detail)
 		}
 		if class == desired.Conflict {
-			p.retry(in, "Conflict", detail, 0)
+			p.retry(reasonConflict, detail, 0)
 			break
 		}
 		p.stall(in, title(class), detail)
 	case desired.Stalled:
 		p.stall(in, title(class), detail)
 	case desired.Waiting:
-		p.retry(in, "Waiting", detail, after)
+		p.retry(reasonWaiting, detail, after)
 	case desired.Throttled:
-		p.retry(in, "Throttled", detail, after)
+		p.retry(reasonThrottled, detail, after)
 	case desired.Internal:
-		p.retry(in, "InternalError", "an internal error; the log has the details", 0)
+		p.retry(reasonInternal, "an internal error; the log has the details", 0)
 	default:
-		p.retry(in, "Retrying", detail, 0)
+		p.retry(reasonRetrying, detail, 0)
 	}
 	p.deadline(in)
 	return p
@@ -66,11 +74,11 @@ func explain(err error) (detail string, after time.Duration) {
 func title(c desired.Class) string {
 	switch c {
 	case desired.Invalid:
-		return "Invalid"
+		return reasonInvalid
 	case desired.Denied:
-		return "Denied"
+		return reasonDenied
 	}
-	return "Stalled"
+	return reasonStalled
 }
 
 // ended is the end of a one-shot that can never succeed.
@@ -83,23 +91,52 @@ func ended(in Input, p Plan, detail string) Plan {
 
 // stall: nothing moves until somebody acts. What is not applied becomes a finding.
 func (p *Plan) stall(in Input, reason, detail string) {
-	next := "it failed with: " + detail + "; when that is settled it is tried again by itself"
 	if p.Phase == Deleting {
-		p.Reason, p.Message, p.Changes = reason, next, nil
+		p.Reason, p.Message, p.Changes = reason, detail, nil
 		return
 	}
-	p.block(in, next)
+	p.block(in, nextAfter(reason, detail))
 	p.Phase, p.Reason, p.Message = Stalled, reason, detail
 }
 
-// retry: the change stays planned and is tried again. Differences that were to be put back stay open findings.
-func (p *Plan) retry(in Input, reason, detail string, after time.Duration) {
-	if p.Phase == Progressing || p.Phase == Pending || p.Phase == Stalled {
-		p.Phase, p.Reason, p.Message = Progressing, reason, detail
-	} else {
-		p.Message = detail
+// nextAfter says in a finding why what it is about is not changed.
+func nextAfter(reason, detail string) string {
+	if reason == reasonDeadline {
+		return "it takes too long and is still being tried"
 	}
+	return "it failed with: " + detail + "; when that is settled it is tried again by itself"
+}
+
+// retry: the change stays planned and is tried again. Differences that were to be put back stay open findings.
+func (p *Plan) retry(reason, detail string, after time.Duration) {
+	if p.Phase == Stalled {
+		p.Phase = Progressing // no longer for the reason it was; the deadline may say so again
+	}
+	p.Reason, p.Message = reason, detail
 	p.Next, p.Backoff = after, after == 0
+}
+
+// stick keeps what the last attempt at the same document left behind while the next one is made.
+func (p *Plan) stick(in Input) {
+	was := in.Was
+	if len(p.Changes) == 0 {
+		return
+	}
+	switch was.Reason {
+	case reasonConflict, reasonWaiting, reasonThrottled, reasonInternal, reasonRetrying, reasonInvalid, reasonDenied, reasonStalled, reasonDeadline:
+	default:
+		return
+	}
+	switch {
+	case was.Phase == p.Phase:
+	case was.Phase == Stalled && (p.Phase == Progressing || p.Phase == OutOfSync):
+		changes := p.Changes
+		p.report(in, nextAfter(was.Reason, was.Message))
+		p.Changes = changes
+	default:
+		return
+	}
+	p.Phase, p.Reason, p.Message = was.Phase, was.Reason, was.Message
 }
 
 // deadline calls what takes too long Stalled. It is still tried: a newer document, or the end of what it waits for,
@@ -116,10 +153,13 @@ func (p *Plan) deadline(in Input) {
 		return
 	}
 	p.Message = fmt.Sprintf("not done within %s (%s): %s; settle that, change the document, or remove it", in.Limit, p.Reason, p.Message)
-	p.Phase, p.Reason = Stalled, "DeadlineExceeded"
+	p.Phase, p.Reason = Stalled, reasonDeadline
+	if len(p.Waits) > 0 {
+		p.Reason = "WaitedTooLong"
+	}
 	changes := p.Changes
 	if len(p.looked.fields) > 0 {
-		p.report(in, "it takes longer than "+in.Limit.String()+" and is still being tried")
+		p.report(in, nextAfter(reasonDeadline, ""))
 		p.Changes = changes
 	}
 }

@@ -155,15 +155,17 @@ func (f Finding) close(in Input, fields []difference) Finding {
 	switch {
 	case now != nil && now.mode == modeIgnore && !now.equal:
 		f.ResolvedBy = ResolvedByRule
-	case f.Reverting:
+	case f.Reverting || in.Reverted && f.Cause == CauseDrift:
 		f.ResolvedBy = ResolvedByRevert
 		f.Reverts++
 		f.RevertedAt = append(slices.Clone(f.RevertedAt), in.Now)
 		if n := len(f.RevertedAt); n > revertsKept {
 			f.RevertedAt = f.RevertedAt[n-revertsKept:]
 		}
-	case now == nil && in.Want != nil && in.Applied != nil && in.Applied.Digest == in.Want.Digest && f.Cause != CauseQuarantined:
-	case f.Cause == CauseQuarantined, now == nil, now.desired != f.Desired, now.mode == modeApply && !now.equal:
+	case !f.aboutOutside():
+		f.ResolvedBy = ResolvedByDocument
+	case now == nil && in.Want != nil && in.Applied != nil && in.Applied.Digest == in.Want.Digest:
+	case now == nil, now.desired != f.Desired, now.mode == modeApply && !now.equal:
 		f.ResolvedBy = ResolvedByDocument
 	}
 	f.Reverting = false

@@ -200,6 +200,18 @@ type Input struct {
 	// take before it is called Stalled (0 = no limit).
 	Active time.Time
 	Limit  time.Duration
+	// Was is the recorded standing for this very document; what a failed attempt left there stays while it is tried
+	// again, so that trying writes nothing.
+	Was Standing
+	// Reverted: a change that puts differences back was just made.
+	Reverted bool
+}
+
+// Standing is a phase with its reason and message.
+type Standing struct {
+	Phase   Phase
+	Reason  string
+	Message string
 }
 
 // Wait says what a plan waits for.

@@ -47,6 +47,7 @@ type difference struct {
 	severity Severity
 	mode     mode
 	held     string    // with modeHold or modeReport: why it is not changed now, and what to do
+	tried    bool      // it is to be changed; it is reported because that does not succeed
 	until    time.Time // with a contested revert: when it may be tried again
 }
 
@@ -82,10 +83,19 @@ func conclude(in Input, l look) Plan {
 		p.Changes = nil
 	}
 	p.settle(in, p.looked.fields, !l.partial)
-	p.Settled = !slices.ContainsFunc(p.looked.fields, func(d difference) bool { return !d.equal && d.cause == CauseNotYetApplied })
+	p.Settled = settled(in, p.looked.fields)
 	p.phase(hold, l)
 	p.next(in)
 	return p
+}
+
+// settled reports whether all that the document asks for is applied. A changed document of something that is missing
+// is not.
+func settled(in Input, fields []difference) bool {
+	missing := in.Have.Presence == adapters.Absent && (in.Applied == nil || in.Applied.Digest != in.Want.Digest)
+	return !slices.ContainsFunc(fields, func(d difference) bool {
+		return !d.equal && (missing || d.cause == CauseNotYetApplied)
+	})
 }
 
 // judge decides what becomes of one difference.
@@ -296,6 +306,9 @@ func (p *Plan) phase(h hold, l look) {
 		p.Phase, p.Reason, p.Message = Synced, l.reason, l.message
 		if p.Reason == "" {
 			p.Reason, p.Message = "Synced", "observed equal to the document"
+			if slices.ContainsFunc(p.looked.fields, func(d difference) bool { return !d.equal }) {
+				p.Message += ", but for what a drift rule ignores"
+			}
 		}
 	}
 }
