@@ -28,6 +28,10 @@ type SyncState struct {
 	Outputs       json.RawMessage `json:"outputs,omitempty"` // the last observed Actual
 	Findings      int             `json:"findings,omitempty"`
 	Since         time.Time       `json:"since"` // of the phase
+	// Digest is that of the document at DesiredSeq, "" when it is gone. ActiveSince is since when that document is
+	// Pending or Progressing, also while it is called Stalled for it.
+	Digest      string    `json:"digest,omitempty"`
+	ActiveSince time.Time `json:"activeSince,omitzero"`
 	// Subject of RepositorySpec etc. for filters, so that a stream needs no snapshot.
 	Labels map[string]string `json:"labels,omitempty"`
 }
