@@ -17,6 +17,9 @@ import (
 // nothing is ever deleted.
 func removal(in Input) Plan {
 	info, _ := in.Ref.Kind.Info()
+	if h := heldBy(in); h.all && in.Frozen != "" {
+		return held(in, h)
+	}
 	switch {
 	case !in.RenamedTo.IsZero():
 		return succeeded(in)
@@ -26,19 +29,14 @@ func removal(in Input) Plan {
 		return forget(in, "the document is gone; nothing is deleted at the provider")
 	}
 	if h := heldBy(in); h.all {
-		p := Plan{Phase: h.phase, Reason: h.reason, Message: h.message}
-		if h.untilIsKnown && h.until.After(in.Now) {
-			p.Next = h.until.Sub(in.Now)
-		}
-		p.settle(in, nil, false)
-		return p
+		return held(in, h)
 	}
 	if !in.DeletionAllowed {
 		return unjudged(in)
 	}
 	p := Plan{Phase: Deleting, Reason: "Removing"}
 	for _, d := range in.DependsOn {
-		if !d.ready() {
+		if !d.Ready() {
 			p.Waits = append(p.Waits, Wait{On: d.Ref, Reason: d.lacks()})
 		}
 	}
@@ -57,6 +55,16 @@ func removal(in Input) Plan {
 		return p
 	}
 	return blind(in)
+}
+
+// held keeps a ref whose document is gone as it is.
+func held(in Input, h hold) Plan {
+	p := Plan{Phase: h.phase, Reason: h.reason, Message: h.message}
+	if h.untilIsKnown && h.until.After(in.Now) {
+		p.Next = h.until.Sub(in.Now)
+	}
+	p.settle(in, nil, false)
+	return p
 }
 
 func forget(in Input, message string) Plan {

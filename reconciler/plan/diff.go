@@ -132,6 +132,10 @@ func blind(in Input) Plan {
 	}
 	p := Plan{Phase: Unknown, Reason: "Unreadable",
 		Message: "it could not be observed: " + why + "; nothing is changed until it can be, and it is tried again"}
+	if desired.ClassOf(in.Have.Err) == desired.Invalid {
+		p.Phase, p.Reason = Stalled, reasonInvalid
+		p.Message = why + "; it cannot be looked at until that is corrected"
+	}
 	if c := desired.ClassOf(in.Have.Err); c == desired.Transient || c == desired.Throttled || c == desired.Internal || c == desired.Waiting {
 		_, p.Next = explain(in.Have.Err)
 		p.Backoff = p.Next == 0
@@ -143,7 +147,7 @@ func blind(in Input) Plan {
 // homeless waits for the repository that a child lives in. Without it there is nothing to observe.
 func homeless(in Input) (Plan, bool) {
 	for _, d := range in.DependsOn {
-		if d.Role != RoleParent || d.ready() {
+		if d.Role != RoleParent || d.Ready() {
 			continue
 		}
 		p := Plan{Phase: Pending, Reason: "WaitingForRepository"}
@@ -159,7 +163,8 @@ func homeless(in Input) (Plan, bool) {
 	return Plan{}, false
 }
 
-func (d Dependency) ready() bool {
+// Ready reports whether a dependency is as its role wants it.
+func (d Dependency) Ready() bool {
 	switch d.Role {
 	case RoleParent:
 		return d.Exists && d.Applied && d.Reason != string(RepositoryMissing) && d.Phase != Deleting
@@ -212,7 +217,7 @@ func waitsFor(in Input, steps []Step) []Wait {
 	}
 	var waits []Wait
 	for _, d := range in.DependsOn {
-		if !d.ready() {
+		if !d.Ready() {
 			waits = append(waits, Wait{On: d.Ref, Reason: d.lacks()})
 		}
 	}
