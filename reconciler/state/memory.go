@@ -262,7 +262,7 @@ func (m *Memory) since(from int64, tables []Table) ([]Event, int64, <-chan struc
 	switch {
 	case m.closed:
 		return nil, 0, nil, closedError("watch records")
-	case from+1 < m.compacted:
+	case from < m.compacted:
 		return nil, 0, nil, compactedError("watch records", from, m.compacted)
 	case from > m.rev:
 		return nil, 0, nil, futureError("watch records", from, m.rev)
