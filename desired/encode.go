@@ -16,6 +16,7 @@ type value struct {
 	text string   // of a text, flag or number
 	keys []string // of a mapping
 	list []value  // of a mapping (beside keys) or a list
+	open bool     // a mapping whose keys are data: each of them counts, also with an empty value
 }
 
 type valueKind uint8
@@ -69,7 +70,7 @@ func (f *field) value(v reflect.Value) (value, bool) {
 			if v.IsNil() {
 				return value{kind: dictValue}, false
 			}
-			return f.shape.value(v.Elem()), true
+			v = v.Elem()
 		}
 		x := f.shape.value(v)
 		return x, len(x.keys) > 0
@@ -85,7 +86,7 @@ func (f *field) value(v reflect.Value) (value, bool) {
 		return out, v.Len() > 0
 	}
 	m, _ := v.Interface().(map[string]string)
-	out := value{kind: dictValue, keys: sortedKeys(m)}
+	out := value{kind: dictValue, keys: sortedKeys(m), open: true}
 	for _, k := range out.keys {
 		out.list = append(out.list, value{text: m[k]})
 	}

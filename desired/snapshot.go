@@ -65,7 +65,7 @@ type Delta struct {
 	Change Provenance // provenance of everything that changed; Files may override by ByPath
 	ByPath map[string]Provenance
 	ByRef  map[string]Provenance // by Ref.String; wins over both (start-up from a persisted index)
-	Files  []File // only managed paths are looked at
+	Files  []File                // only managed paths are looked at
 }
 
 // Changes tells what an Advance did. Refs are in order of their String, files in order of their paths. A resource
