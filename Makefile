@@ -9,6 +9,7 @@ export GOTOOLCHAIN := local
 export GOFLAGS     := -mod=readonly -buildvcs=false
 
 GO       ?= go
+MODULE   := github.com/connectsoft/plumbline
 TOOL     := $(GO) tool -modfile=tools/go.mod
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
@@ -46,6 +47,7 @@ race: ## all tests, shuffled, under the race detector (needs a C compiler)
 .PHONY: lint
 lint: lint-format ## format, vet, staticcheck
 	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet -tags bench ./cmd/plumbline
 	CGO_ENABLED=0 $(TOOL) staticcheck ./...
 
 .PHONY: lint-format
@@ -66,15 +68,15 @@ gen: gen-api gen-proto gen-schemas ## write all generated files again
 
 .PHONY: gen-api
 gen-api:
-	$(TOOL) oapi-codegen --config api/oapi-codegen.yaml api/openapi.yaml
+	$(TOOL) oapi-codegen -config api/oapi-codegen.yaml api/openapi.yaml
 
 .PHONY: gen-proto
 gen-proto:
 	@command -v protoc >/dev/null || { echo "protoc is missing: apt-get install protobuf-compiler (3.21.12)"; exit 1; }
 	@mkdir -p .cache/bin
 	$(GO) build -modfile=tools/go.mod -o .cache/bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
-	PATH="$$PWD/.cache/bin:$$PATH" protoc -I api/pb --go_out=api/pb --go_opt=paths=source_relative \
-		--go-grpc_out=api/pb --go-grpc_opt=paths=source_relative api/pb/*.proto
+	PATH="$$PWD/.cache/bin:$$PATH" protoc -I api/pb --go_out=. --go_opt=module=$(MODULE) \
+		--go-grpc_out=. --go-grpc_opt=module=$(MODULE) api/pb/plumbline/v1/*.proto
 
 .PHONY: gen-schemas
 gen-schemas: build
@@ -101,8 +103,10 @@ tidy: ## go.mod and go.sum as the imports want them
 	cd tools && $(GO) mod tidy
 
 .PHONY: bench
-bench: build ## one line a goal: name, figure, bar, ok or short
-	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./cmd/plumbline
+bench: ## one line a goal: name, figure, bar, ok or short
+	@mkdir -p .cache
+	CGO_ENABLED=0 $(GO) test -tags bench -run '^TestBench' -v -count 1 -timeout 30m ./cmd/plumbline | tee .cache/bench.log
+	@grep -P '\t(ok|short)$$' .cache/bench.log
 
 .PHONY: fuzz
 fuzz: ## every fuzz test for FUZZTIME (20s)
