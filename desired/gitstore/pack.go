@@ -23,7 +23,7 @@ import (
 const (
 	packVersion = 2
 	flushAt     = 1 << 20 // bytes buffered before they are written
-	storedBelow = 100     // payloads up to this size are not worth compressing
+	storedBelow = 2048    // payloads up to this size are stored: compressing them costs more than writing them
 	maxDepth    = 50      // deltas on deltas that we write; git's own default
 )
 

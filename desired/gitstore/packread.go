@@ -3,10 +3,10 @@
 package gitstore
 
 import (
-	"bytes"
 	"compress/zlib"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -19,6 +19,7 @@ const (
 	maxObject = 512 << 20 // bytes of one object in memory
 	maxChain  = 10_000    // deltas on deltas
 	maxDeltas = 256 << 20 // bytes of the deltas of one chain
+	pieceSize = 4096      // read at a time
 )
 
 // The entry types of a pack that are no object types.
@@ -191,7 +192,7 @@ func (r *packReader) inflate(f io.ReaderAt, p *pack, off int64) (entryHeader, []
 	if off < 12 || off >= p.size-20 {
 		return entryHeader{}, nil, fmt.Errorf("entry lies outside the pack: %w", ErrCorrupt)
 	}
-	in.chunk.reset(f, off, p.size-20)
+	in.chunk.reset(f, off, p.size-20, pieceSize)
 	h, err := readEntryHeader(&in.chunk, off)
 	if err != nil {
 		return h, nil, err
@@ -348,16 +349,24 @@ func badStream(err error) error {
 // chunkReader reads a range of a file in pieces. As an io.ByteReader it never takes more than it was asked for,
 // so its offset is exact.
 type chunkReader struct {
-	src      io.ReaderAt
-	next     int64 // file offset after buf
-	end      int64
-	buf      []byte // unread part of mem
-	mem      [4096]byte
-	consumed func([]byte) // sees each byte that was taken, when not nil
+	src  io.ReaderAt
+	next int64  // file offset after buf
+	end  int64  // of the range
+	size int    // of a piece
+	mem  []byte // the piece at hand
+	buf  []byte // its unread part
+	mark int    // bytes of mem that are in crc already
+	crc  uint32 // of what was taken since beginEntry
 }
 
-func (c *chunkReader) reset(src io.ReaderAt, off, end int64) {
-	c.src, c.next, c.end, c.buf, c.consumed = src, off, end, nil, nil
+// reset starts at off. size is that of the pieces.
+func (c *chunkReader) reset(src io.ReaderAt, off, end int64, size int) {
+	if cap(c.mem) < size {
+		c.mem = make([]byte, 0, size)
+	}
+	c.mem = c.mem[:0] // nothing was read yet
+	c.src, c.next, c.end, c.size = src, off, end, size
+	c.buf, c.mark, c.crc = nil, 0, 0
 }
 
 func (c *chunkReader) offset() int64 { return c.next - int64(len(c.buf)) }
@@ -366,13 +375,34 @@ func (c *chunkReader) fill() error {
 	if c.next >= c.end {
 		return io.EOF
 	}
-	n := min(int64(len(c.mem)), c.end-c.next)
-	if err := readFull(c.src, c.mem[:n], c.next); err != nil {
+	c.sumUp()
+	n := int(min(int64(c.size), c.end-c.next))
+	c.mem = c.mem[:n]
+	if err := readFull(c.src, c.mem, c.next); err != nil {
 		return err
 	}
-	c.buf = c.mem[:n]
-	c.next += n
+	c.buf, c.mark = c.mem, 0
+	c.next += int64(n)
 	return nil
+}
+
+// sumUp brings crc up to date with what was taken.
+func (c *chunkReader) sumUp() {
+	if at := len(c.mem) - len(c.buf); at > c.mark {
+		c.crc = crc32.Update(c.crc, crc32.IEEETable, c.mem[c.mark:at])
+		c.mark = at
+	}
+}
+
+// beginEntry starts a new checksum, endEntry returns it.
+func (c *chunkReader) beginEntry() {
+	c.sumUp()
+	c.crc = 0
+}
+
+func (c *chunkReader) endEntry() uint32 {
+	c.sumUp()
+	return c.crc
 }
 
 func (c *chunkReader) ReadByte() (byte, error) {
@@ -382,9 +412,6 @@ func (c *chunkReader) ReadByte() (byte, error) {
 		}
 	}
 	b := c.buf[0]
-	if c.consumed != nil {
-		c.consumed(c.buf[:1])
-	}
 	c.buf = c.buf[1:]
 	return b, nil
 }
@@ -396,9 +423,6 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, c.buf)
-	if c.consumed != nil {
-		c.consumed(c.buf[:n])
-	}
 	c.buf = c.buf[n:]
 	return n, nil
 }
@@ -473,16 +497,4 @@ func deltaCopy(base []byte, op byte, b []byte) (piece, rest []byte, ok bool) {
 		return nil, nil, false
 	}
 	return base[off : off+size], b, true
-}
-
-// checkTrailer compares the checksum at the end of a pack file with its bytes.
-func checkTrailer(f io.ReaderAt, size int64, sum []byte) error {
-	var want [20]byte
-	if err := readFull(f, want[:], size-20); err != nil {
-		return err
-	}
-	if !bytes.Equal(want[:], sum) {
-		return fmt.Errorf("pack checksum does not match: %w", ErrCorrupt)
-	}
-	return nil
 }

@@ -341,7 +341,7 @@ func readLoose(f *os.File) (Type, []byte, error) {
 		return 0, nil, err
 	}
 	in := &inflater{}
-	in.chunk.reset(f, 0, info.Size())
+	in.chunk.reset(f, 0, info.Size(), pieceSize)
 	if err := in.start(); err != nil {
 		return 0, nil, cutShort(err)
 	}

@@ -20,7 +20,6 @@ type walkNode struct {
 
 // walker visits commits, latest first by their dates, each once.
 type walker struct {
-	ctx   context.Context
 	r     Reader
 	seen  map[Hash]*walkNode
 	queue nodeQueue
@@ -61,10 +60,10 @@ func load(r Reader, h Hash) (*walkNode, error) {
 }
 
 // push queues a commit that was not seen yet, and paints it old when asked.
-func (w *walker) push(h Hash, old bool) error {
+func (w *walker) push(ctx context.Context, h Hash, old bool) error {
 	n := w.seen[h]
 	if n == nil {
-		if err := w.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		var err error
@@ -115,8 +114,8 @@ func IsAncestor(ctx context.Context, r Reader, a, b Hash) (bool, error) {
 	if _, err := load(r, a); err != nil {
 		return false, err
 	}
-	w := walker{ctx: ctx, r: r, seen: make(map[Hash]*walkNode)}
-	if err := w.push(b, false); err != nil {
+	w := walker{r: r, seen: make(map[Hash]*walkNode)}
+	if err := w.push(ctx, b, false); err != nil {
 		return false, err
 	}
 	for len(w.queue) > 0 {
@@ -125,7 +124,7 @@ func IsAncestor(ctx context.Context, r Reader, a, b Hash) (bool, error) {
 			if p == a {
 				return true, nil
 			}
-			if err := w.push(p, false); err != nil {
+			if err := w.push(ctx, p, false); err != nil {
 				return false, err
 			}
 		}
@@ -184,17 +183,17 @@ func newCommits(ctx context.Context, r Reader, tips, not []Hash, fn func(*Commit
 
 // findNew returns the commits reachable from tips and not from not.
 func findNew(ctx context.Context, r Reader, tips, not []Hash) (map[Hash]*walkNode, error) {
-	w := walker{ctx: ctx, r: r, seen: make(map[Hash]*walkNode)}
+	w := walker{r: r, seen: make(map[Hash]*walkNode)}
 	for _, h := range not {
 		if h.IsZero() {
 			continue
 		}
-		if err := w.push(h, true); err != nil {
+		if err := w.push(ctx, h, true); err != nil {
 			return nil, err
 		}
 	}
 	for _, h := range tips {
-		if err := w.push(h, false); err != nil {
+		if err := w.push(ctx, h, false); err != nil {
 			return nil, err
 		}
 	}
@@ -212,7 +211,7 @@ func findNew(ctx context.Context, r Reader, tips, not []Hash) (map[Hash]*walkNod
 			earliest = min(earliest, n.date)
 		}
 		for _, p := range n.parents {
-			if err := w.push(p, n.old); err != nil {
+			if err := w.push(ctx, p, n.old); err != nil {
 				return nil, err
 			}
 		}
