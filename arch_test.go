@@ -144,7 +144,7 @@ func checkLayers(t *tree) []string {
 func libraries() map[string][]string {
 	return map[string][]string{
 		"github.com/coreos/go-oidc/":               {"api/auth"},
-		"github.com/fsnotify/fsnotify":             {"desired/gitrepo", "cmd/plumbline"},
+		"github.com/fsnotify/fsnotify":             {"adapters/githost", "desired/gitrepo", "cmd/plumbline"},
 		"github.com/getkin/kin-openapi":            {"api"},
 		"github.com/go-git/":                       {"desired/gitstore", "desired/gitrepo", "adapters/githost"},
 		"github.com/go-jose/go-jose/":              {"api/auth"},

@@ -213,7 +213,7 @@ func (f *Fake) startOf(r *repo, c adapters.Change, s *desired.BranchSpec) (strin
 }
 
 func (f *Fake) applyCommit(c adapters.Change, s *desired.CommitSpec, content map[string]string) (adapters.Outcome, error) {
-	if c.Op == adapters.Rename {
+	if c.Op == adapters.Rename || c.Op == adapters.Remove { // history is not rewritten
 		return done(nil, nil)
 	}
 	if c.Op != adapters.Run {
@@ -374,7 +374,7 @@ func (p *pull) update(c adapters.Change, s *desired.PullRequestSpec) {
 }
 
 func (p *pull) close(c adapters.Change) error {
-	if p.State == "merged" {
+	if p.State == "merged" && c.Op == adapters.Close {
 		return refuse(c, desired.Stalled, "pull request %d is merged already and cannot be closed", p.Number)
 	}
 	if p.State == "open" {

@@ -98,6 +98,8 @@ func commitRepeated(s *scene) {
 	s.again(c, ch)
 	equal(s, "the commit", *see[*adapters.CommitActual](s, c), first)
 	s.once(r.Ref, "main", ch.Tag, 1)
+	s.do(c, adapters.Remove) // nothing to remove: history is not rewritten
+	s.once(r.Ref, "main", ch.Tag, 1)
 }
 
 func commitLostReply(s *scene) {

@@ -26,6 +26,7 @@ func pullScenes() []sceneTest {
 		{"without anything to merge it stays open", pullBare},
 		{"is closed, and stays closed", pullClosed},
 		{"closed by a person it stays closed", pullClosedByHand},
+		{"removed it is closed, unless it is merged", pullRemoved},
 		{"a renamed document leaves it alone", pullRenamed},
 	}
 }
@@ -306,6 +307,23 @@ func pullClosedByHand(s *scene) {
 	p := s.opened(r, "f", desired.PullRequestSpec{})
 	s.ClosePull(r.Ref, see[*adapters.PullRequestActual](s, p).Number)
 	s.staysClosed(r, p)
+}
+
+func pullRemoved(s *scene) {
+	r := s.made("removed")
+	open, merged := s.opened(r, "f", desired.PullRequestSpec{}), s.opened(r, "g", desired.PullRequestSpec{})
+	s.do(merged, adapters.Merge)
+	for _, row := range []struct {
+		p    *adapters.Subject
+		want string
+	}{{open, "closed"}, {merged, "merged"}} {
+		c := s.do(row.p, adapters.Remove)
+		s.again(row.p, c)
+		if o := s.observe(row.p); o.Presence == adapters.Known {
+			equal(s, "state", o.Actual.(*adapters.PullRequestActual).State, row.want)
+		}
+	}
+	s.do(s.pull(r, "never-opened", desired.PullRequestSpec{SourceBranch: "f"}), adapters.Remove)
 }
 
 func pullRenamed(s *scene) {
