@@ -86,8 +86,9 @@ func (s *Store) emptyEnough() error {
 		"%s is neither empty nor a git repository; name another directory", s.dir)
 }
 
+// createFile makes a file whole: after a crash it is there with all its bytes or not at all.
 func (s *Store) createFile(name, content string) error {
-	tmp := s.path("plumbline/new-" + name)
+	tmp := s.path("plumbline/new-" + filepath.Base(name))
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ type pack struct {
 	path string // with ".pack"
 	size int64
 	gone atomic.Bool // removed from the directory by somebody
+	sick atomic.Bool // damaged: not merged with others any more
 }
 
 func (p *pack) idxPath() string { return p.path[:len(p.path)-len(".pack")] + ".idx" }

@@ -191,7 +191,8 @@ func (s *Store) Object(h Hash) (Type, []byte, error) {
 		return o.typ, o.data, nil
 	}
 	var bad error
-	for range 4 { // packs may be replaced under us: look again while there is something new
+	for range maxLooks {
+		before := s.packs.Load()
 		t, data, err := s.fromPacks(h)
 		if err == nil {
 			return t, data, nil
@@ -205,11 +206,11 @@ func (s *Store) Object(h Hash) (Type, []byte, error) {
 		if !errors.Is(err, ErrNotFound) {
 			bad = err
 		}
-		changed, err := s.rescan()
+		again, err := s.changed(before)
 		if err != nil {
 			return 0, nil, err
 		}
-		if !changed {
+		if !again {
 			break
 		}
 	}
@@ -220,6 +221,15 @@ func (s *Store) Object(h Hash) (Type, []byte, error) {
 		return 0, nil, fmt.Errorf("object %s: %w", h, bad)
 	}
 	return 0, nil, fmt.Errorf("%s: %w", h, ErrNotFound)
+}
+
+// maxLooks bounds how often an object is looked for again because the packs changed under us.
+const maxLooks = 8
+
+// changed reports whether there are other packs now than those in before.
+func (s *Store) changed(before *[]*pack) (bool, error) {
+	found, err := s.rescan()
+	return found || s.packs.Load() != before, err
 }
 
 func (s *Store) damage() error {
@@ -233,8 +243,9 @@ func (s *Store) Has(h Hash) bool {
 	if _, ok := s.objects.get(h); ok {
 		return true
 	}
-	for range 4 {
-		for _, p := range *s.packs.Load() {
+	for range maxLooks {
+		before := s.packs.Load()
+		for _, p := range *before {
 			if p.gone.Load() {
 				continue
 			}
@@ -245,7 +256,7 @@ func (s *Store) Has(h Hash) bool {
 		if _, err := os.Lstat(s.loosePath(h)); err == nil {
 			return true
 		}
-		if changed, err := s.rescan(); err != nil || !changed {
+		if again, err := s.changed(before); err != nil || !again {
 			return false
 		}
 	}
@@ -415,29 +426,24 @@ func anyGone(packs []*pack) bool {
 
 // takeOver makes the list of packs that of a directory listing. Packs that vanish while we look are left out.
 func (s *Store) takeOver(entries []os.DirEntry) (bool, error) {
-	old := make(map[string]*pack)
+	there := make(map[string]os.DirEntry)
+	for _, e := range entries {
+		there[e.Name()] = e
+	}
+	var list, dropped []*pack
 	for _, p := range *s.packs.Load() {
-		if !p.gone.Load() {
-			old[p.name] = p
-		}
-	}
-	idx := make(map[string]bool)
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".idx"); ok {
-			idx[name] = true
-		}
-	}
-	var list []*pack
-	fresh := false
-	s.damaged = nil
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".pack")
-		if !ok || !idx[name] {
+		if there[p.name+".pack"] == nil || there[p.name+".idx"] == nil || p.gone.Load() {
+			dropped = append(dropped, p)
 			continue
 		}
-		if p := old[name]; p != nil {
-			list = append(list, p)
-			delete(old, name)
+		list = append(list, p)
+		delete(there, p.name+".pack")
+	}
+	s.damaged = nil
+	found := 0
+	for file, e := range there {
+		name, ok := strings.CutSuffix(file, ".pack")
+		if !ok || there[name+".idx"] == nil {
 			continue
 		}
 		info, err := e.Info()
@@ -456,13 +462,13 @@ func (s *Store) takeOver(entries []os.DirEntry) (bool, error) {
 			return false, err
 		}
 		list = append(list, p)
-		fresh = true
+		found++
 	}
-	for _, p := range old {
+	for _, p := range dropped {
 		s.dropPack(p)
 	}
 	s.setPacks(list)
-	return fresh || len(old) > 0, nil
+	return found+len(dropped) > 0, nil
 }
 
 // dropPack forgets a pack that left the directory. Readers that hold it open finish undisturbed.
@@ -492,9 +498,6 @@ func (s *Store) addPack(p *pack) {
 
 // PackCount is the number of packs, as far as this process has seen them.
 func (s *Store) PackCount() int { return len(*s.packs.Load()) }
-
-// MaintenanceDue reports whether there are enough packs for a round of Maintain.
-func (s *Store) MaintenanceDue() bool { return s.PackCount() >= s.packLimit }
 
 // readBlob, readTree and readCommit are the typed reads of every Reader.
 func readBlob(r Reader, h Hash) ([]byte, error) {
