@@ -28,6 +28,7 @@ type LocalConfig struct {
 	MaxOpen   int              // repositories kept open; 0 = 64
 	Poll      time.Duration    // how often Watch looks without being told; 0 = 5 s
 	MaxPush   int64            // bytes of one push; 0 = the default of gitstore.Door
+	OnError   func(error)      // sees what people at a Door are not told; may be nil
 }
 
 // Local hosts repositories in a directory. It is safe for concurrent use. Close it when nothing uses it any more.

@@ -130,7 +130,11 @@ func (l *Local) setBranch(ctx context.Context, v *view, name string, to gitstore
 	b := v.h.store.NewBatch()
 	b.Set(gitstore.RefUpdate{Name: heads + name, Old: v.branch(name), New: to})
 	b.Set(gitstore.RefUpdate{Name: keepRef(name), Old: v.refs[keepRef(name)], New: to})
-	return l.write(ctx, v.h, b)
+	err := l.write(ctx, v.h, b)
+	if desired.ClassOf(err) == desired.Conflict { // a/b beside a: only a person can say which one shall go
+		return desired.Errorf("set branch", desired.Ref{}, desired.Stalled, "%w", err)
+	}
+	return err
 }
 
 // start is the commit where a new branch begins.

@@ -163,7 +163,11 @@ func (e *edits) apply(changes []desired.FileChange) (gitstore.Hash, error) {
 			return gitstore.Zero, err
 		}
 	}
-	return e.b.WriteTree(e.root, e.changed)
+	tree, err := e.b.WriteTree(e.root, e.changed)
+	if desired.ClassOf(err) == desired.Conflict { // a file below a file
+		return tree, refuse(e.c, desired.Invalid, "%w", err)
+	}
+	return tree, err
 }
 
 // at is the file at a path as the changes so far left it. A directory there is refused.

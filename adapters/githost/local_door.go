@@ -47,7 +47,8 @@ func (l *Local) Door(tenant, project, name string) (http.Handler, error) {
 func (l *Local) doorOf(h *hosted) *gitstore.Door {
 	return &gitstore.Door{
 		Store:      h.store,
-		HiddenRefs: []string{"refs/plumbline/"},
+		HiddenRefs: []string{"refs/plumbline"},
+		OnError:    l.cfg.OnError,
 		MaxPack:    l.cfg.MaxPush,
 		ReadOnly: func() string {
 			s, err := h.settings()

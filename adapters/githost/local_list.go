@@ -24,7 +24,7 @@ func (l *Local) List(ctx context.Context, kind desired.Kind, p adapters.Provider
 		return nil, err
 	}
 	if kind == desired.KindRepository {
-		refs, err := l.all()
+		refs, err := l.all(func(string) {})
 		if err != nil {
 			return nil, classify(op, desired.Ref{}, err)
 		}
@@ -75,12 +75,16 @@ func (v *view) list(kind desired.Kind) []adapters.Listed {
 	return out
 }
 
-// all finds every hosted repository, in order of its path.
-func (l *Local) all() ([]desired.Ref, error) {
+// all finds every hosted repository, in order of its path. It calls visit with each directory before it reads it.
+func (l *Local) all(visit func(dir string)) ([]desired.Ref, error) {
 	if _, err := os.Stat(filepath.Join(l.cfg.Dir, marker)); err != nil {
 		return nil, desired.Errorf("list repositories", desired.Ref{}, desired.Stalled, "the directory of hosted repositories is not there (%w): mount or restore it", err)
 	}
 	var refs []desired.Ref
+	subdirs := func(dir string) ([]string, error) {
+		visit(dir)
+		return subdirs(dir)
+	}
 	tenants, err := subdirs(l.cfg.Dir)
 	for _, tenant := range tenants {
 		projects, perr := subdirs(filepath.Join(l.cfg.Dir, tenant))

@@ -83,11 +83,10 @@ type watch struct {
 
 // sweep looks at every repository, and at those that are gone.
 func (w *watch) sweep(ctx context.Context, tell bool) {
-	refs, err := w.l.all()
+	refs, err := w.l.all(w.follow)
 	if err != nil {
 		return // not knowing is no news: the reconciler finds out when it observes
 	}
-	w.follow(w.l.cfg.Dir)
 	there := map[desired.Ref]bool{}
 	for _, ref := range refs {
 		if ctx.Err() != nil {
@@ -112,8 +111,6 @@ func (w *watch) look(ref desired.Ref, tell bool) {
 		delete(w.seen, ref)
 	} else {
 		w.seen[ref] = now
-		w.follow(filepath.Dir(filepath.Dir(dir)))
-		w.follow(filepath.Dir(dir))
 	}
 	if tell && (now != was || !known && now != 0) {
 		w.nudge(ref)
