@@ -38,6 +38,7 @@ func (r *Repo) Door(subject func(*http.Request) string) http.Handler {
 			Store:      r.store,
 			HiddenRefs: []string{"refs/plumbline/"},
 			ReadOnly:   r.refusal,
+			MaxPack:    r.cfg.MaxPush,
 			Accept:     func(ctx context.Context, p *gitstore.Push) error { return r.push(ctx, p, who) },
 		}
 		d.ServeHTTP(w, req)

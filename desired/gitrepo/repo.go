@@ -38,6 +38,7 @@ type Config struct {
 	Batch     int           // members of one group commit at most; 256
 	Poll      time.Duration // how often the ref is looked at besides fsnotify; 2 s
 	KeepKeys  time.Duration // how long an idempotency key is remembered; 48 h
+	MaxPush   int64         // bytes of one push; 0 = the default of gitstore.Door
 	Resources int           // documents a tenant may hold; 100000
 
 	Events Events

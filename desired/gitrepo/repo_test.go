@@ -462,7 +462,7 @@ func TestWritersAndDirectPushersLoseNothing(t *testing.T) {
 	acked := make([][]string, 4)
 	for w := range acked {
 		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for i := 0; ctx.Err() == nil && i < 400; i++ {
 				rc, err := r.Commit(t.Context(), Request{Edit: put(fmt.Sprintf("api-%d-%d", w, i), "report"), Subject: "user:a"})
 				if err == nil {
 					acked[w] = append(acked[w], rc.Commit)
