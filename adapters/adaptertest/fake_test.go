@@ -12,40 +12,9 @@ import (
 	"github.com/connectsoft/plumbline/desired"
 )
 
-func fakeHarness() Harness {
-	away := desired.Errorf("observe", desired.Ref{}, desired.Transient, "the host is away")
-	return Harness{Open: func(t *testing.T) World {
-		f := NewFake()
-		return World{
-			Driver: f, Restart: func() adapters.Driver { return f },
-			Provider: adapters.Provider{Type: "fake", Credential: adapters.NewSecret("canary-4f9a1c")},
-			Wait:     func(time.Duration) {},
-			Push:     f.Push, DeleteBranch: f.DeleteBranch, MoveBranch: f.MoveBranch, MergeByHand: f.MergeByHand,
-			EditRepository: f.EditRepository, DropRepository: f.DropRepository, ClosePull: f.ClosePull, Approve: f.Approve,
-			Files: f.Files, History: f.History,
-			Break: func() func() {
-				f.Script(Fault{Method: Observe, Times: -1, Err: away}, Fault{Method: List, Times: -1, Err: away})
-				return f.Heal
-			},
-			BreakOne: func(repo desired.Ref) func() {
-				f.BreakRepository(repo, away)
-				return func() { f.BreakRepository(repo, nil) }
-			},
-			LoseReply: func() { f.Script(Fault{Method: Apply, LoseReply: true}) },
-			Interrupt: func(n int) func() bool {
-				switch n {
-				case 1:
-					f.Script(Fault{Method: Apply, Err: away})
-				case 2:
-					f.Script(Fault{Method: Apply, LoseReply: true})
-				}
-				return func() bool { return n <= 2 }
-			},
-		}
-	}}
+func TestFakePassesTheSuite(t *testing.T) {
+	Suite(t, Harness{Open: func(*testing.T) World { return NewFake().World() }})
 }
-
-func TestFakePassesTheSuite(t *testing.T) { Suite(t, fakeHarness()) }
 
 // script is a fake with one repository and one branch, and no calls logged yet.
 func script(t *testing.T) (*Fake, *scene, *adapters.Subject, *adapters.Subject) {

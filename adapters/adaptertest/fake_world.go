@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/connectsoft/plumbline/adapters"
 	"github.com/connectsoft/plumbline/desired"
@@ -13,6 +14,37 @@ import (
 
 // The methods of this file act on the outside behind the driver's back, as a person or another program would.
 // They panic on a repository, branch or commit that does not exist: that is a mistake in the test.
+
+// World offers the fake to Suite, also wrapped in decorators: set Driver and Restart then.
+func (f *Fake) World() World {
+	away := desired.Errorf("observe", desired.Ref{}, desired.Transient, "the host is away")
+	return World{
+		Driver: f, Restart: func() adapters.Driver { return f },
+		Provider: adapters.Provider{Type: "fake", Credential: adapters.NewSecret("canary-4f9a1c")},
+		Wait:     func(time.Duration) {},
+		Push:     f.Push, DeleteBranch: f.DeleteBranch, MoveBranch: f.MoveBranch, MergeByHand: f.MergeByHand,
+		EditRepository: f.EditRepository, DropRepository: f.DropRepository, ClosePull: f.ClosePull, Approve: f.Approve,
+		Files: f.Files, History: f.History,
+		Break: func() func() {
+			f.Script(Fault{Method: Observe, Times: -1, Err: away}, Fault{Method: List, Times: -1, Err: away})
+			return f.Heal
+		},
+		BreakOne: func(repo desired.Ref) func() {
+			f.BreakRepository(repo, away)
+			return func() { f.BreakRepository(repo, nil) }
+		},
+		LoseReply: func() { f.Script(Fault{Method: Apply, LoseReply: true}) },
+		Interrupt: func(n int) func() bool {
+			switch n {
+			case 1:
+				f.Script(Fault{Method: Apply, Err: away})
+			case 2:
+				f.Script(Fault{Method: Apply, LoseReply: true})
+			}
+			return func() bool { return n <= 2 }
+		},
+	}
+}
 
 // LogEntry is one commit as History shows it.
 type LogEntry struct {
