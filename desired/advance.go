@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 )
 
 // Advance applies a delta. Bad files are quarantined and listed in Changes; a caller that wants to refuse them
@@ -21,9 +19,9 @@ import (
 func (s *Snapshot) Advance(d Delta, cache *Cache) (*Snapshot, Changes) {
 	a := &advance{
 		old: s, delta: &d, cache: cache,
-		entries: s.entries.Txn(), ids: s.ids.Txn(), children: s.children.Txn(),
-		files: s.files.Txn(), bad: s.bad.Txn(), wanted: s.wanted.Txn(),
-		touched: map[string]bool{}, judged: map[string]bool{}, candidates: map[string]*candidate{},
+		entries: s.entries.edit(), ids: s.ids.edit(), children: s.children.edit(),
+		files: s.files.edit(), bad: s.bad.edit(), wanted: s.wanted.edit(),
+		touched: map[string]*Entry{}, judged: map[string]bool{}, candidates: map[string]*candidate{},
 	}
 	files := a.normal()
 	a.install(files)
@@ -32,8 +30,8 @@ func (s *Snapshot) Advance(d Delta, cache *Cache) (*Snapshot, Changes) {
 	a.settle()
 	next := &Snapshot{
 		tenant: s.tenant, commit: d.Commit, platform: s.platform,
-		entries: a.entries.CommitOnly(), ids: a.ids.CommitOnly(), children: a.children.CommitOnly(),
-		files: a.files.CommitOnly(), bad: a.bad.CommitOnly(), wanted: a.wanted.CommitOnly(),
+		entries: a.entries.done(), ids: a.ids.done(), children: a.children.done(),
+		files: a.files.done(), bad: a.bad.done(), wanted: a.wanted.done(),
 	}
 	return next, a.changes(next)
 }
@@ -44,10 +42,11 @@ type advance struct {
 	delta *Delta
 	cache *Cache
 
-	entries, ids, children *iradix.Txn[*Entry]
-	files, bad, wanted     *iradix.Txn[*stored]
+	entries            *indexEdit[*Entry]
+	ids, children      *indexEdit[string]
+	files, bad, wanted *indexEdit[*stored]
 
-	touched    map[string]bool       // Ref.String of entries that were removed or written
+	touched    map[string]*Entry     // what was there before of the entries that were removed or written, or nil
 	judged     map[string]bool       // paths whose quarantine may have changed
 	candidates map[string]*candidate // by path
 }
@@ -82,7 +81,7 @@ func (a *advance) normal() []File {
 		if last[f.Path] != i || !a.place(f.Path).Managed() {
 			continue
 		}
-		now, there := a.files.Get([]byte(f.Path))
+		now, there := a.files.get(f.Path)
 		if f.Deleted && !there || !f.Deleted && there && f.Blob != "" && now.blob == f.Blob {
 			continue
 		}
@@ -104,7 +103,7 @@ func (a *advance) provenance(path string) Provenance {
 // install brings the persisted last good versions of unknown files into force, as they were before the delta.
 func (a *advance) install(files []File) {
 	for _, f := range files {
-		if _, there := a.files.Get([]byte(f.Path)); there || f.Deleted || f.Good == nil {
+		if _, there := a.files.get(f.Path); there || f.Deleted || f.Good == nil {
 			continue
 		}
 		p := a.cache.prepare(a.place(f.Path), f.GoodBlob, f.Good)
@@ -129,7 +128,7 @@ func newCandidate(path, blob string, docs []Document, since Provenance, class in
 // take removes deleted files, quarantines what cannot be decoded, and makes candidates of the rest.
 func (a *advance) take(files []File) {
 	for _, f := range files {
-		now, there := a.files.Get([]byte(f.Path))
+		now, there := a.files.get(f.Path)
 		if there {
 			a.giveUp(now)
 		}
@@ -156,20 +155,29 @@ func (a *advance) take(files []File) {
 func (a *advance) drop(f *stored) {
 	for _, e := range f.entries {
 		a.remove(e)
-		a.call(e.Ref.String())
+		a.call(e.key)
 	}
-	a.files.Delete([]byte(f.path))
-	a.bad.Delete([]byte(f.path))
+	a.files.delete(f.path)
+	a.bad.delete(f.path)
 	a.judged[f.path] = true
 }
 
+// touch remembers the entry of a key as it was before the delta.
+func (a *advance) touch(key string) *Entry {
+	was, done := a.touched[key]
+	if !done {
+		was, _ = a.old.entries.get(key)
+		a.touched[key] = was
+	}
+	return was
+}
+
 func (a *advance) remove(e *Entry) {
-	key := e.Ref.String()
-	a.touched[key] = true
-	a.entries.Delete([]byte(key))
-	a.ids.Delete([]byte(e.ID))
+	a.touch(e.key)
+	a.entries.delete(e.key)
+	a.ids.delete(e.ID)
 	if k := childKey(e.Ref, e.Resource.Spec); k != "" {
-		a.children.Delete([]byte(k))
+		a.children.delete(k)
 	}
 }
 
@@ -179,7 +187,7 @@ func (a *advance) unwant(f *stored) {
 		return
 	}
 	for _, d := range f.bad.docs {
-		a.wanted.Delete([]byte(d.Ref.String() + "\x00" + f.path))
+		a.wanted.delete(d.Ref.String() + "\x00" + f.path)
 	}
 }
 
@@ -197,17 +205,17 @@ func (a *advance) giveUp(f *stored) {
 // quarantine makes a file bad; what it has in force stays.
 func (a *advance) quarantine(path, blob string, why *badFile) {
 	f := stored{path: path, blob: blob, bad: why}
-	if now, there := a.files.Get([]byte(path)); there {
+	if now, there := a.files.get(path); there {
 		f.good, f.entries = now.good, now.entries
 		if now.bad != nil && now.blob == blob {
 			why.since = now.bad.since
 		}
 	}
 	for _, d := range why.docs {
-		a.wanted.Insert([]byte(d.Ref.String()+"\x00"+path), &f)
+		a.wanted.set(d.Ref.String()+"\x00"+path, &f)
 	}
-	a.files.Insert([]byte(path), &f)
-	a.bad.Insert([]byte(path), &f)
+	a.files.set(path, &f)
+	a.bad.set(path, &f)
 	a.judged[path] = true
 }
 
@@ -225,19 +233,14 @@ func (a *advance) callFor(c *candidate) {
 	}
 	if c.now != nil {
 		for _, e := range c.now.entries {
-			a.call(e.Ref.String())
+			a.call(e.key)
 		}
 	}
 }
 
 // call makes candidates of the waiting files that want a resource.
 func (a *advance) call(key string) {
-	var found []*stored
-	it := a.wanted.Root().Iterator()
-	it.SeekPrefix([]byte(key + "\x00"))
-	for _, f, ok := it.Next(); ok; _, f, ok = it.Next() {
-		found = append(found, f)
-	}
+	found := slices.Collect(a.wanted.from(key+"\x00", ""))
 	for _, f := range found {
 		a.unwant(f)
 		c := newCandidate(f.path, f.blob, f.bad.docs, f.bad.since, waiting)
@@ -291,7 +294,7 @@ func (a *advance) round(all []*candidate) (winners, losers []*candidate) {
 }
 
 type round struct {
-	entries *iradix.Txn[*Entry]
+	entries *indexEdit[*Entry]
 	all     []*candidate            // in order of precedence
 	in      map[string]*candidate   // by path
 	wanting map[string][]*candidate // by Ref.String
@@ -309,7 +312,7 @@ func (r *round) run(excluded map[*candidate]bool) bool {
 			r.putOut(c)
 		}
 		for _, key := range c.keys {
-			e, taken := r.entries.Get([]byte(key))
+			e, taken := r.entries.get(key)
 			if !taken || e.Path == c.path {
 				continue
 			}
@@ -355,7 +358,7 @@ func (r *round) putOut(c *candidate) {
 			continue
 		}
 		for _, e := range c.now.entries {
-			for _, o := range r.wanting[e.Ref.String()] {
+			for _, o := range r.wanting[e.key] {
 				if o != c && !o.out {
 					todo = append(todo, o)
 				}
@@ -368,7 +371,7 @@ func (r *round) putOut(c *candidate) {
 func (a *advance) conflicts(c *candidate) []FieldError {
 	var out []FieldError
 	for i, key := range c.keys {
-		if e, taken := a.entries.Get([]byte(key)); taken && e.Path != c.path {
+		if e, taken := a.entries.get(key); taken && e.Path != c.path {
 			out = append(out, FieldError{
 				Pointer: "/metadata/name", File: c.path, Line: c.docs[i].Line,
 				Detail: "this resource is declared in " + e.Path + ":" + strconv.Itoa(e.Line) + " already: remove one of the two or rename it",
@@ -395,9 +398,9 @@ func (a *advance) promote(winners []*candidate) {
 		for i := range c.docs {
 			f.entries[i] = a.insert(c, i)
 		}
-		a.files.Insert([]byte(c.path), f)
+		a.files.set(c.path, f)
 		if c.now != nil && c.now.bad != nil {
-			a.bad.Delete([]byte(c.path))
+			a.bad.delete(c.path)
 			a.judged[c.path] = true
 		}
 	}
@@ -414,28 +417,27 @@ func (c *candidate) keeps(e *Entry) bool {
 }
 
 func (a *advance) insert(c *candidate, i int) *Entry {
-	d, key := &c.docs[i], []byte(c.keys[i])
+	d, key := &c.docs[i], c.keys[i]
+	was := a.touch(key)
 	e := &Entry{
 		Ref: d.Ref, Resource: d.Resource, Path: c.path, Line: d.Line, Index: d.Index,
 		Blob: c.blob, Digest: d.Digest, Changed: c.since,
 	}
-	if was, there := a.old.entries.Get(key); there {
-		e.ID = was.ID
+	if was != nil {
+		e.ID, e.key = was.ID, was.key
 		if was.Digest == e.Digest {
 			e.Changed = was.Changed
 		}
 	} else {
-		e.ID = d.Ref.ID()
+		e.ID, e.key = d.Ref.ID(), key
 	}
-	if p, ok := a.delta.ByRef[c.keys[i]]; ok {
-		e.Changed = p
+	if _, there := a.entries.get(key); !there {
+		a.ids.set(e.ID, e.key)
+		if k := childKey(e.Ref, e.Resource.Spec); k != "" {
+			a.children.set(k, e.key)
+		}
 	}
-	a.touched[c.keys[i]] = true
-	a.entries.Insert(key, e)
-	a.ids.Insert([]byte(e.ID), e)
-	if k := childKey(e.Ref, e.Resource.Spec); k != "" {
-		a.children.Insert([]byte(k), e)
-	}
+	a.entries.set(e.key, e)
 	return e
 }
 
@@ -443,20 +445,19 @@ func (a *advance) insert(c *candidate, i int) *Entry {
 func (a *advance) changes(next *Snapshot) Changes {
 	var out Changes
 	for _, key := range slices.Sorted(maps.Keys(a.touched)) {
-		was, before := a.old.entries.Get([]byte(key))
-		is, after := next.entries.Get([]byte(key))
-		switch {
-		case before && !after:
+		was := a.touched[key]
+		switch is, after := next.entries.get(key); {
+		case was != nil && !after:
 			out.Removed = append(out.Removed, was.Ref)
-		case !before && after:
+		case was == nil && after:
 			out.Added = append(out.Added, is.Ref)
-		case before && was.Digest != is.Digest:
+		case was != nil && was.Digest != is.Digest:
 			out.Changed = append(out.Changed, is.Ref)
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(a.judged)) {
-		was, before := a.old.bad.Get([]byte(path))
-		is, after := next.bad.Get([]byte(path))
+		was, before := a.old.bad.get(path)
+		is, after := next.bad.get(path)
 		switch {
 		case before && !after:
 			out.Released = append(out.Released, path)

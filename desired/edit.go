@@ -315,7 +315,7 @@ func change(v View, e *Entry, want *Resource) (Write, error) {
 // create makes a new file, or adds a document to the file that is at the path already.
 func create(v View, ref Ref, want *Resource) (Write, error) {
 	const op = "put document"
-	for f := range from(v.Snapshot().wanted, ref.String()+"\x00", "") {
+	for f := range v.Snapshot().wanted.from(ref.String()+"\x00", "") {
 		return Write{}, quarantined(op, ref, f.path)
 	}
 	path := Path(ref)

@@ -24,7 +24,7 @@ var (
 		}),
 		rapid.StringMatching(`[A-Za-z0-9 _./:#'",{}\[\]&*!|>%@-]{1,30}`),
 	).Filter(func(s string) bool { return lineFault(s) == "" })
-	genText = rapid.OneOf(genLine, rapid.StringMatching(`[a-z:#\t -]{1,8}(\r?\n[ a-z:#-]{0,8}){0,4}\n?\n?`)).
+	genText = rapid.OneOf(genLine, rapid.StringMatching(`[a-z]{1,5}( [a-z]{1,5}){1,4}`), rapid.StringMatching(`[a-z:#\t -]{1,8}(\r?\n[ a-z:#-]{0,8}){0,4}\n?\n?`)).
 		Filter(func(s string) bool { return textFault(s) == "" })
 )
 

@@ -120,6 +120,24 @@ func (l *layout) scalar(v value, at string, column int) {
 		}
 		return
 	}
+	if words := strings.Split(v.text, " "); len(words) > 1 && plain(v.text) && l.chance("over lines", 2) {
+		margin := l.eol + strings.Repeat(" ", max(column, 0)+rapid.IntRange(1, 4).Draw(l.rt, "margin"))
+		switch text := strings.Join(words, margin); rapid.IntRange(0, 3).Draw(l.rt, "style") {
+		case 0:
+			l.add(text)
+		case 1:
+			l.add(`"` + text + `"`)
+		case 2:
+			l.add("'" + text + "'")
+		default:
+			l.add(">-")
+			l.endLine(at)
+			l.add(strings.TrimPrefix(margin, l.eol) + text + l.eol)
+			return
+		}
+		l.endLine(at)
+		return
+	}
 	l.add(l.word(v))
 	l.endLine(at)
 }

@@ -3,12 +3,9 @@
 package desired
 
 import (
-	"bytes"
 	"iter"
 	"slices"
 	"time"
-
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 )
 
 // Provenance says which accepted commit last changed a resource. The zero value means "not known yet": while the
@@ -32,6 +29,8 @@ type Entry struct {
 	Blob     string // git blob id of the file
 	Digest   string
 	Changed  Provenance
+
+	key string // Ref.String
 }
 
 // Quarantine is a file whose current blob is bad; its last good version, if any, stays in force.
@@ -83,12 +82,12 @@ type Snapshot struct {
 	commit   string
 	platform *Snapshot
 
-	entries  *iradix.Tree[*Entry]  // by Ref.String
-	ids      *iradix.Tree[*Entry]  // by id
-	children *iradix.Tree[*Entry]  // by Ref.String of the Repository, NUL, Ref.String
-	files    *iradix.Tree[*stored] // by path
-	bad      *iradix.Tree[*stored] // those of files that are in quarantine
-	wanted   *iradix.Tree[*stored] // files in quarantine for a duplicate, by Ref.String of each document, NUL, path
+	entries  *index[*Entry]  // by Ref.String
+	ids      *index[string]  // id -> Ref.String; such keys last as long as the resource, entries as long as its file
+	children *index[string]  // Ref.String of the Repository, NUL, Ref.String -> Ref.String
+	files    *index[*stored] // by path
+	bad      *index[*stored] // those of files that are in quarantine
+	wanted   *index[*stored] // files in quarantine for a duplicate, by Ref.String of each document, NUL, path
 }
 
 // stored is what a snapshot knows of one file. Immutable.
@@ -111,12 +110,12 @@ type badFile struct {
 func Empty(tenant string) *Snapshot {
 	return &Snapshot{
 		tenant:   tenant,
-		entries:  iradix.New[*Entry](),
-		ids:      iradix.New[*Entry](),
-		children: iradix.New[*Entry](),
-		files:    iradix.New[*stored](),
-		bad:      iradix.New[*stored](),
-		wanted:   iradix.New[*stored](),
+		entries:  newIndex[*Entry](),
+		ids:      newIndex[string](),
+		children: newIndex[string](),
+		files:    newIndex[*stored](),
+		bad:      newIndex[*stored](),
+		wanted:   newIndex[*stored](),
 	}
 }
 
@@ -137,30 +136,22 @@ func (s *Snapshot) WithPlatform(p *Snapshot) *Snapshot {
 func (s *Snapshot) Platform() *Snapshot { return s.platform }
 
 // Get finds an entry of this repository (not the platform's).
-func (s *Snapshot) Get(r Ref) (*Entry, bool) { return s.entries.Get([]byte(r.String())) }
+func (s *Snapshot) Get(r Ref) (*Entry, bool) { return s.entries.get(r.String()) }
 
 // ByID finds an entry by its derived id.
-func (s *Snapshot) ByID(id string) (*Entry, bool) { return s.ids.Get([]byte(id)) }
+func (s *Snapshot) ByID(id string) (*Entry, bool) {
+	key, ok := s.ids.get(id)
+	if !ok {
+		return nil, false
+	}
+	return s.entries.get(key)
+}
 
 // Len is the number of entries.
-func (s *Snapshot) Len() int { return s.entries.Len() }
+func (s *Snapshot) Len() int { return s.entries.size }
 
 // All walks the entries in order of Ref.String.
-func (s *Snapshot) All() iter.Seq[*Entry] { return from(s.entries, "", "") }
-
-// from walks a tree in order over the keys that begin with prefix and are not less than start.
-func from[T any](tree *iradix.Tree[T], prefix, start string) iter.Seq[T] {
-	return func(yield func(T) bool) {
-		it := tree.Root().Iterator()
-		it.SeekLowerBound([]byte(max(prefix, start)))
-		for {
-			k, v, ok := it.Next()
-			if !ok || !bytes.HasPrefix(k, []byte(prefix)) || !yield(v) {
-				return
-			}
-		}
-	}
-}
+func (s *Snapshot) All() iter.Seq[*Entry] { return s.entries.from("", "") }
 
 // List walks the entries of one kind, of one project when project is not empty, in order of Ref.String, starting
 // after the ref string after ("" = from the start).
@@ -169,12 +160,12 @@ func (s *Snapshot) List(k Kind, project, after string) iter.Seq[*Entry] {
 		after += "\x00"
 	}
 	if project != "" {
-		return from(s.entries, Ref{Tenant: s.tenant, Project: project, Kind: k}.String(), after)
+		return s.entries.from(Ref{Tenant: s.tenant, Project: project, Kind: k}.String(), after)
 	}
 	return func(yield func(*Entry) bool) {
 		// Project by project: from each to where its entries of the kind begin, and on to the next.
 		for next := after; ; {
-			here := first(from(s.entries, "", next))
+			here := first(s.entries.from("", next))
 			switch {
 			case here == nil:
 				return
@@ -182,7 +173,7 @@ func (s *Snapshot) List(k Kind, project, after string) iter.Seq[*Entry] {
 				next = Ref{Tenant: s.tenant, Project: here.Ref.Project, Kind: k}.String()
 				continue
 			case here.Ref.Kind == k:
-				for e := range from(s.entries, Ref{Tenant: s.tenant, Project: here.Ref.Project, Kind: k}.String(), next) {
+				for e := range s.entries.from(Ref{Tenant: s.tenant, Project: here.Ref.Project, Kind: k}.String(), next) {
 					if !yield(e) {
 						return
 					}
@@ -202,7 +193,7 @@ func first(seq iter.Seq[*Entry]) *Entry {
 
 // File returns the entries that come from a path (its last good version when quarantined).
 func (s *Snapshot) File(path string) []*Entry {
-	f, ok := s.files.Get([]byte(path))
+	f, ok := s.files.get(path)
 	if !ok {
 		return nil
 	}
@@ -210,7 +201,15 @@ func (s *Snapshot) File(path string) []*Entry {
 }
 
 // Children walks the resources whose spec.repository names the Repository r, in order.
-func (s *Snapshot) Children(r Ref) iter.Seq[*Entry] { return from(s.children, r.String()+"\x00", "") }
+func (s *Snapshot) Children(r Ref) iter.Seq[*Entry] {
+	return func(yield func(*Entry) bool) {
+		for key := range s.children.from(r.String()+"\x00", "") {
+			if e, ok := s.entries.get(key); ok && !yield(e) {
+				return
+			}
+		}
+	}
+}
 
 // childKey is the key of a resource in the index of children, "" for one that names no repository.
 func childKey(ref Ref, spec Spec) string {
@@ -231,7 +230,7 @@ func childKey(ref Ref, spec Spec) string {
 // Quarantined lists the files in quarantine by path.
 func (s *Snapshot) Quarantined() []Quarantine {
 	var out []Quarantine
-	for f := range from(s.bad, "", "") {
+	for f := range s.bad.from("", "") {
 		out = append(out, f.quarantine())
 	}
 	return out
@@ -239,7 +238,7 @@ func (s *Snapshot) Quarantined() []Quarantine {
 
 // InQuarantine returns the quarantine of a path, false when its file is good or absent.
 func (s *Snapshot) InQuarantine(path string) (Quarantine, bool) {
-	f, ok := s.bad.Get([]byte(path))
+	f, ok := s.bad.get(path)
 	if !ok {
 		return Quarantine{}, false
 	}

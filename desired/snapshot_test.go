@@ -257,19 +257,19 @@ func TestAdvanceEqualsModel(t *testing.T) {
 // checkIndexes compares every index with the entries and the files.
 func checkIndexes(rt *rapid.T, s *Snapshot) {
 	fromFiles := map[Ref]*Entry{}
-	for f := range from(s.files, "", "") {
+	for f := range s.files.from("", "") {
 		for i, e := range f.entries {
 			if e.Index != i || e.Path != f.path || e.Blob != f.good {
 				rt.Fatalf("entry %v of %s: %+v", i, f.path, e)
 			}
 			fromFiles[e.Ref] = e
 		}
-		if _, bad := s.bad.Get([]byte(f.path)); bad != (f.bad != nil) {
+		if _, bad := s.bad.get(f.path); bad != (f.bad != nil) {
 			rt.Fatalf("%s: in the index of quarantines: %v", f.path, bad)
 		}
 	}
-	if s.Len() != len(fromFiles) || s.ids.Len() != len(fromFiles) {
-		rt.Fatalf("entries %d, ids %d, files hold %d", s.Len(), s.ids.Len(), len(fromFiles))
+	if s.Len() != len(fromFiles) || s.ids.size != len(fromFiles) {
+		rt.Fatalf("entries %d, ids %d, files hold %d", s.Len(), s.ids.size, len(fromFiles))
 	}
 	for e := range s.All() {
 		if byID, ok := s.ByID(e.Ref.ID()); fromFiles[e.Ref] != e || !ok || byID != e {
@@ -277,11 +277,11 @@ func checkIndexes(rt *rapid.T, s *Snapshot) {
 		}
 	}
 	wanted := 0
-	for f := range from(s.bad, "", "") {
+	for f := range s.bad.from("", "") {
 		wanted += len(f.bad.docs)
 	}
-	if s.wanted.Len() != wanted {
-		rt.Fatalf("wanted has %d keys, want %d", s.wanted.Len(), wanted)
+	if s.wanted.size != wanted {
+		rt.Fatalf("wanted has %d keys, want %d", s.wanted.size, wanted)
 	}
 }
 
