@@ -166,8 +166,12 @@ func readConfig(path string) (map[string]string, error) {
 	return out, nil
 }
 
-// keepNote is what our .keep files hold. They protect a pack from repacking until its ref has moved.
-const keepNote = "plumbline: the ref moves next\n"
+// keepNote is what our .keep files hold; they are all links to keepFile. They protect a pack from the repacking of
+// other programs until its ref has moved.
+const (
+	keepNote = "plumbline: the ref moves next\n"
+	keepFile = "plumbline/keep"
+)
 
 // Our temporary files in objects/pack. They end in neither .pack nor .idx, nor do they begin with tmp_: git would
 // open the former and prune the latter while they are being written.

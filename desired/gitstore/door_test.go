@@ -16,20 +16,38 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/connectsoft/plumbline/desired"
 )
 
 // serve puts a door on a real server and returns the address of its repository.
-func serve(t testing.TB, d *Door) string {
+func serve(t testing.TB, d Door) string {
+	t.Helper()
+	url, _ := serveChanging(t, d)
+	return url
+}
+
+// serveChanging also returns a function that changes the door between requests.
+func serveChanging(t testing.TB, d Door) (url string, set func(func(*Door))) {
 	t.Helper()
 	if d.OnError == nil {
 		d.OnError = func(err error) { t.Errorf("door: %v", err) }
 	}
-	srv := httptest.NewServer(http.StripPrefix("/git/r.git", d))
+	var mu sync.Mutex
+	srv := httptest.NewServer(http.StripPrefix("/git/r.git", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		now := d
+		mu.Unlock()
+		now.ServeHTTP(w, r)
+	})))
 	t.Cleanup(srv.Close)
-	return srv.URL + "/git/r.git"
+	return srv.URL + "/git/r.git", func(change func(*Door)) {
+		mu.Lock()
+		defer mu.Unlock()
+		change(&d)
+	}
 }
 
 // cloneOf clones an address with the real git.
@@ -84,7 +102,7 @@ func TestCloneAndFetchOverHTTP(t *testing.T) {
 	if err := move(t, s, RefUpdate{"refs/plumbline/keep/1", Zero, head}); err != nil {
 		t.Fatal(err)
 	}
-	url := serve(t, &Door{Store: s, HiddenRefs: []string{"refs/plumbline"}})
+	url := serve(t, Door{Store: s, HiddenRefs: []string{"refs/plumbline"}})
 	for _, version := range []string{"0", "1", "2"} {
 		proto := []string{"-c", "protocol.version=" + version}
 		work := cloneOf(t, url, proto...)
@@ -115,7 +133,7 @@ func TestCloneAndFetchOverHTTP(t *testing.T) {
 
 func TestCloneOfAnEmptyRepository(t *testing.T) {
 	s := newStore(t)
-	url := serve(t, &Door{Store: s})
+	url := serve(t, Door{Store: s})
 	work := cloneOf(t, url)
 	h := commitFile(t, work, "a", "1")
 	git(t, work, "push", "-q", "origin", "HEAD:main")
@@ -126,7 +144,7 @@ func TestCloneOfAnEmptyRepository(t *testing.T) {
 }
 
 func TestRequestsThatAreNoGit(t *testing.T) {
-	url := serve(t, &Door{Store: newStore(t)})
+	url := serve(t, Door{Store: newStore(t)})
 	rows := []struct {
 		method, path, contentType, body string
 		want                            int
@@ -170,7 +188,7 @@ func TestRequestsThatAreNoGit(t *testing.T) {
 func TestPushOverHTTP(t *testing.T) {
 	s := newStore(t)
 	var pushes []*Push
-	d := &Door{Store: s}
+	d := Door{Store: s}
 	d.Accept = func(ctx context.Context, p *Push) error {
 		pushes = append(pushes, p)
 		fmt.Fprintln(p.Remote, "judging", len(p.Updates), "refs \x1b[31m")
@@ -189,7 +207,7 @@ func TestPushOverHTTP(t *testing.T) {
 		}
 		return p.Land(ctx)
 	}
-	url := serve(t, d)
+	url, set := serveChanging(t, d)
 	work := cloneOf(t, url)
 	commitFile(t, work, "a", "1")
 	for i := range 30 {
@@ -218,7 +236,7 @@ func TestPushOverHTTP(t *testing.T) {
 	if after := state(t, s); after != before {
 		t.Errorf("the refused push changed something:\n%s\n%s", before, after)
 	}
-	d.Accept = nil
+	set(func(d *Door) { d.Accept = nil })
 	git(t, work, "tag", "-a", "-m", "one", "v1")
 	git(t, work, "push", "-q", "--atomic", "origin", "HEAD:main", "HEAD:side", "v1")
 	if refs := git(t, s.Dir(), "for-each-ref", "--format=%(refname)"); refs != "refs/heads/main\nrefs/heads/side\nrefs/tags/v1" {
@@ -230,8 +248,7 @@ func TestPushOverHTTP(t *testing.T) {
 
 func TestPushesThatAreRefused(t *testing.T) {
 	s := newStore(t)
-	d := &Door{Store: s, HiddenRefs: []string{"refs/heads/secret"}}
-	url := serve(t, d)
+	url, set := serveChanging(t, Door{Store: s, HiddenRefs: []string{"refs/heads/secret"}})
 	work := cloneOf(t, url)
 	commitFile(t, work, "a", "1")
 	git(t, work, "branch", "-M", "main")
@@ -266,12 +283,14 @@ func TestPushesThatAreRefused(t *testing.T) {
 			t.Fatalf("push %v changed something:\n%s\n%s", row.args, before, after)
 		}
 	}
-	d.ReadOnly = func() string { return "frozen: ask an operator" }
+	set(func(d *Door) { d.ReadOnly = func() string { return "frozen: ask an operator" } })
 	if out, err := tryGit(t, work, "", "push", "origin", "main:fine"); err == nil || !strings.Contains(out, "frozen: ask an operator") {
 		t.Errorf("read-only: %v\n%s", err, out)
 	}
-	d.ReadOnly = nil
-	d.AllowForce = func(ref string) bool { return ref != "refs/tags/v1" }
+	set(func(d *Door) {
+		d.ReadOnly = nil
+		d.AllowForce = func(ref string) bool { return ref != "refs/tags/v1" }
+	})
 	git(t, work, "push", "-q", "-f", "origin", "main", ":side")
 	if refs := git(t, s.Dir(), "for-each-ref", "--format=%(refname)"); refs != "refs/heads/main\nrefs/tags/v1" {
 		t.Errorf("refs after the forced push: %q", refs)
@@ -282,14 +301,12 @@ func TestPushesThatAreRefused(t *testing.T) {
 func TestPushMeetsAMovedRef(t *testing.T) {
 	s := newStore(t)
 	base := put(t, s, "main", map[string]string{"a": "1"})
-	d := &Door{Store: s}
-	url := serve(t, d)
-	work := cloneOf(t, url)
-	commitFile(t, work, "b", "2")
-	d.Accept = func(ctx context.Context, p *Push) error {
+	url := serve(t, Door{Store: s, Accept: func(ctx context.Context, p *Push) error {
 		put(t, s, "main", map[string]string{"c": "3"}, base) // somebody is faster
 		return p.Land(ctx)
-	}
+	}})
+	work := cloneOf(t, url)
+	commitFile(t, work, "b", "2")
 	out, err := tryGit(t, work, "", "push", "origin", "HEAD:main", "HEAD:side")
 	if err == nil || !strings.Contains(out, "moved meanwhile: fetch first") || !strings.Contains(out, "another ref of this push") {
 		t.Errorf("got %v\n%s", err, out)
@@ -302,8 +319,7 @@ func TestPushMeetsAMovedRef(t *testing.T) {
 func TestAcceptThatFails(t *testing.T) {
 	s := newStore(t)
 	var told []error
-	d := &Door{Store: s, OnError: func(err error) { told = append(told, err) }}
-	url := serve(t, d)
+	url, set := serveChanging(t, Door{Store: s, OnError: func(err error) { told = append(told, err) }})
 	work := cloneOf(t, url)
 	commitFile(t, work, "a", "1")
 	for what, accept := range map[string]func(context.Context, *Push) error{
@@ -311,8 +327,7 @@ func TestAcceptThatFails(t *testing.T) {
 		"a secret cause": func(context.Context, *Push) error { return errors.New("disk /dev/sda9 boom") },
 		"no landing":     func(context.Context, *Push) error { return nil },
 	} {
-		d.Accept = accept
-		told = nil
+		set(func(d *Door) { d.Accept, told = accept, nil })
 		out, err := tryGit(t, work, "", "push", "origin", "HEAD:main")
 		if err == nil || !strings.Contains(out, "internal error") || strings.Contains(out, "sda9") {
 			t.Errorf("%s: %v\n%s", what, err, out)
@@ -342,7 +357,7 @@ func packOf(s *Store, t testing.TB, build func(w *packWriter)) []byte {
 func TestHostilePacksChangeNothing(t *testing.T) {
 	s := newStore(t)
 	put(t, s, "main", map[string]string{"a": "1"})
-	url := serve(t, &Door{Store: s, MaxPack: 4 << 20})
+	url := serve(t, Door{Store: s, MaxPack: 4 << 20})
 	good, tip := goodPack(t, s)
 	rows := map[string]hostile{}
 	rows["truncated"] = hostile{good[:len(good)-30], tip, "checksum"}

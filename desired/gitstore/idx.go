@@ -229,7 +229,7 @@ func (t *table) entries() ([]packEntry, error) {
 
 // encodeIdx renders an index file of version 2. It sorts entries by id; duplicates must have been removed.
 func encodeIdx(entries []packEntry, packSum [20]byte) []byte {
-	slices.SortFunc(entries, func(a, b packEntry) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+	slices.SortFunc(entries, func(a, b packEntry) int { return compareHashes(&a.hash, &b.hash) })
 	n := len(entries)
 	out := make([]byte, 0, idxHeader+n*28+40)
 	out = append(out, "\xfftOc\x00\x00\x00\x02"...)
@@ -260,6 +260,18 @@ func encodeIdx(entries []packEntry, packSum [20]byte) []byte {
 	out = append(out, packSum[:]...)
 	sum := sha1.Sum(out)
 	return append(out, sum[:]...)
+}
+
+// compareHashes orders ids; their first bytes nearly always decide.
+func compareHashes(a, b *Hash) int {
+	x, y := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(b[:])
+	switch {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return bytes.Compare(a[8:], b[8:])
 }
 
 // newTable wraps an index that was just encoded.

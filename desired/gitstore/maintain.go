@@ -199,14 +199,15 @@ type merger struct {
 	sources []*source
 	items   []mergeItem
 	depth   map[Hash]int // of deltas that were written
-	buf     []byte
 }
 
 // source is a pack that is being copied. Its file stays open, so it may vanish meanwhile.
 type source struct {
 	*pack
-	file  *openFile
-	order []packEntry // by offset
+	file   *openFile
+	order  []packEntry // by offset
+	window []byte      // a piece of the file
+	from   int64       // where the piece begins
 }
 
 func (m *merger) close() {
@@ -238,11 +239,17 @@ func (m *merger) open(packs []*pack) error {
 		slices.SortFunc(src.order, func(a, b packEntry) int { return cmp.Compare(a.offset, b.offset) })
 	}
 	slices.SortFunc(m.items, func(a, b mergeItem) int {
-		return cmp.Or(bytes.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.source, b.source))
+		if c := compareHashes(&a.hash, &b.hash); c != 0 {
+			return c
+		}
+		return int(a.source - b.source)
 	})
 	m.items = slices.CompactFunc(m.items, func(a, b mergeItem) bool { return a.hash == b.hash })
 	slices.SortFunc(m.items, func(a, b mergeItem) int {
-		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.offset, b.offset))
+		if a.source != b.source {
+			return int(a.source - b.source)
+		}
+		return cmp.Compare(a.offset, b.offset)
 	})
 	if len(m.items) > math.MaxUint32 {
 		return fmt.Errorf("merge packs: %d objects are too many", len(m.items))
@@ -281,11 +288,10 @@ func (m *merger) copy(ctx context.Context) (*staged, error) {
 // entry copies one object. What was damaged on the disk is not copied: the checksum in the index tells.
 func (m *merger) entry(w *packWriter, it mergeItem) error {
 	src := m.sources[it.source]
-	raw, err := src.raw(it.offset, m.buf)
+	raw, err := src.raw(it.offset)
 	if err != nil {
 		return err
 	}
-	m.buf = raw
 	if crc32.ChecksumIEEE(raw) != it.crc {
 		src.sick.Store(true)
 		return fmt.Errorf("pack %s: object %s is damaged: %w", src.name, it.hash, ErrCorrupt)
@@ -323,8 +329,8 @@ func (src *source) at(off uint64) (int, bool) {
 	return slices.BinarySearchFunc(src.order, off, func(e packEntry, off uint64) int { return cmp.Compare(e.offset, off) })
 }
 
-// raw reads the bytes of an entry: it ends where the next one begins.
-func (src *source) raw(off uint64, buf []byte) ([]byte, error) {
+// raw returns the bytes of an entry, until the next call: it ends where the next one begins.
+func (src *source) raw(off uint64) ([]byte, error) {
 	i, ok := src.at(off)
 	end := uint64(src.size - 20)
 	if i+1 < len(src.order) {
@@ -333,8 +339,18 @@ func (src *source) raw(off uint64, buf []byte) ([]byte, error) {
 	if !ok || end <= off || end > uint64(src.size-20) || end-off > maxObject {
 		return nil, fmt.Errorf("pack %s: offset %d is out of place: %w", src.name, off, ErrCorrupt)
 	}
-	buf = slices.Grow(buf[:0], int(end-off))[:end-off]
-	return buf, readFull(src.file, buf, int64(off))
+	from, to := int64(off)-src.from, int64(end)-src.from
+	if from < 0 || to > int64(len(src.window)) { // entries are read in order: take a large piece
+		const piece = 1 << 20
+		n := min(max(int64(end-off), piece), src.size-int64(off))
+		src.window = slices.Grow(src.window[:0], int(n))[:n]
+		src.from = int64(off)
+		if err := readFull(src.file, src.window, src.from); err != nil {
+			return nil, err
+		}
+		from, to = 0, int64(end-off)
+	}
+	return src.window[from:to], nil
 }
 
 // copied adds an entry that is encoded already.

@@ -117,6 +117,9 @@ func (s *Store) prepare(o Options) error {
 	if err := s.cleanUp(); err != nil {
 		return err
 	}
+	if err := s.createFile(keepFile, keepNote); err != nil {
+		return err
+	}
 	if _, err := s.rescan(); err != nil {
 		return err
 	}
