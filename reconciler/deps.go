@@ -144,10 +144,10 @@ func (t *tenant) defaultBranch(snap *desired.Snapshot, repo desired.Ref) string 
 // retiredBy finds the ended pull request that took the branch of a ref with it: one that ended after the branch was
 // made, or, where no record says when that was, one whose document is younger. tenant.mu is held.
 func (t *tenant) retiredBy(w *turn) desired.Ref {
-	if w.entry == nil || w.ref.Kind != desired.KindBranch && w.ref.Kind != desired.KindCommit {
+	p, ok := w.ownPlace()
+	if !ok {
 		return desired.Ref{}
 	}
-	p, _ := placeOf(w.entry)
 	for _, pr := range t.book.pullsOf(p) {
 		n := t.book.refs[pr]
 		if n == nil || !n.applied || !n.terminal {
@@ -212,6 +212,11 @@ func (w *turn) locate(ctx context.Context) {
 	if !managed(w.ref.Kind) {
 		return
 	}
+	if w.entry != nil {
+		if parent, ok := snap.Get(parentOf(w.ref, w.entry.Resource.Spec)); ok {
+			w.in.Parent = parent
+		}
+	}
 	spec := plan.Pinned(w.in)
 	if spec == nil {
 		return // never applied, and the document is gone: nothing is asked
@@ -228,9 +233,6 @@ func (w *turn) locate(ctx context.Context) {
 	w.place, w.placed = t.subject(ctx, snap, w.ref, spec, provider)
 	if w.ref.Kind != desired.KindRepository {
 		w.in.Provider = w.place.provider
-	}
-	if parent, ok := snap.Get(parentOf(w.ref, spec)); ok {
-		w.in.Parent = parent
 	}
 	w.place.subject.Handle = w.handle()
 	if w.entry != nil {

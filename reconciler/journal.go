@@ -96,12 +96,17 @@ func (w *turn) settleRun() {
 	w.run = &r
 }
 
-// handle is how the outside object is found again: that of a run under way first, then the recorded one.
+// handle is how the outside object of the turn is found again.
 func (w *turn) handle() json.RawMessage {
-	r, a := w.records.Run, w.in.Applied
-	switch {
-	case a == nil && w.in.Former != nil:
+	if w.in.Applied == nil && w.in.Former != nil {
 		return w.in.Former.Handle
+	}
+	return handleOf(w.in.Applied, w.records.Run)
+}
+
+// handleOf is the handle of a run under way, else the recorded one.
+func handleOf(a *plan.Applied, r *plan.Run) json.RawMessage {
+	switch {
 	case r != nil && r.Handle != nil && (a == nil || r.Stage == plan.RunIntent || r.Stage == plan.RunPosted):
 		return r.Handle
 	case a != nil:

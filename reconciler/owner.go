@@ -33,6 +33,7 @@ type unit struct {
 	held  chan struct{} // closed while held; replaced when lost
 	turns map[int]context.CancelCauseFunc
 	next  int
+	due   map[desired.Ref]bool // turns that came while it was not held
 }
 
 var errLost = errors.New("ownership of the unit was lost")
@@ -83,7 +84,12 @@ func (o *owner) won(u *unit, f state.Fence) {
 	o.mu.Lock()
 	u.fence = f
 	close(u.held)
+	due := u.due
+	u.due = map[desired.Ref]bool{}
 	o.mu.Unlock()
+	for ref := range due {
+		o.t.add(ref)
+	}
 	o.t.e.c.Events.Owner(u.name, true)
 }
 
@@ -105,7 +111,7 @@ func (o *owner) unit(ctx context.Context, project string) (*unit, error) {
 	u := o.units[project]
 	fresh := u == nil
 	if fresh {
-		u = &unit{project: project, name: unitName(o.t.name, project), held: make(chan struct{}), turns: map[int]context.CancelCauseFunc{}}
+		u = &unit{project: project, name: unitName(o.t.name, project), held: make(chan struct{}), turns: map[int]context.CancelCauseFunc{}, due: map[desired.Ref]bool{}}
 		o.units[project] = u
 	}
 	o.mu.Unlock()
@@ -152,16 +158,17 @@ func (o *owner) hold(ctx context.Context, project string) (state.Fence, error) {
 	return state.Fence{}, desired.E("claim unit "+unitName(o.t.name, project), desired.Ref{}, desired.Transient, err)
 }
 
-// enter begins a turn in a unit. ok is false when the unit is not ours now: the turn is for its owner to make. The
+// enter begins a turn of a ref. ok is false when its unit is not ours now: it is queued again when the unit is. The
 // turn's context ends with ownership.
-func (o *owner) enter(ctx context.Context, project string) (turn context.Context, f state.Fence, leave func(), ok bool) {
-	u, err := o.unit(ctx, project)
+func (o *owner) enter(ctx context.Context, ref desired.Ref) (turn context.Context, f state.Fence, leave func(), ok bool) {
+	u, err := o.unit(ctx, ref.Project)
 	if err != nil {
 		return nil, state.Fence{}, nil, false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if u.fence.Key == "" {
+		u.due[ref] = true
 		return nil, state.Fence{}, nil, false
 	}
 	turn, cancel := context.WithCancelCause(ctx)

@@ -279,14 +279,14 @@ func (d *draft) applied() {
 // and of what was last seen.
 func (w *turn) nextApplied() (*plan.Applied, error) {
 	was := w.in.Applied
-	if w.entry == nil || was == nil && !w.plan.Settled {
+	if w.entry == nil || was == nil && !w.plan.Settled && !w.made {
 		return was, nil
 	}
 	a := plan.Applied{Ref: w.ref, At: w.began}
 	if was != nil {
 		a = *was
 	}
-	if w.plan.Settled {
+	if w.plan.Settled || was == nil {
 		spec, err := json.Marshal(w.entry.Resource.Spec)
 		if err != nil {
 			return nil, desired.E("encode spec", w.ref, desired.Internal, err)
@@ -297,6 +297,9 @@ func (w *turn) nextApplied() (*plan.Applied, error) {
 		a.Digest, a.Spec, a.DeletionPolicy = w.entry.Digest, spec, policyOf(w.entry)
 		if w.place.provider != "" {
 			a.Provider = w.place.provider
+		}
+		if !w.plan.Settled {
+			a.Digest = "" // it is ours, but not all of the document is applied
 		}
 		if a.Terminal = w.plan.Ended; !a.Terminal {
 			a.EndedAt = time.Time{}

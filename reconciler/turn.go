@@ -37,6 +37,7 @@ type turn struct {
 
 	skipped    bool // there is nothing to do, or it is another's to do
 	applied    int  // changes made
+	made       bool // the outside object was made by this turn
 	superseded bool // another document was recorded while the change was being made
 	wrote      bool
 	again      bool  // at once
@@ -61,9 +62,9 @@ const maxPanics = 5 // turns of a ref that panic before it is left alone
 
 // turn makes one turn of a ref and schedules the next one.
 func (t *tenant) turn(ctx context.Context, ref desired.Ref) {
-	ctx, fence, leave, ok := t.owner.enter(ctx, ref.Project)
+	ctx, fence, leave, ok := t.owner.enter(ctx, ref)
 	if !ok {
-		return // when the unit is ours, everything in it is looked at
+		return
 	}
 	defer leave()
 	w := &turn{t: t, ref: ref, fence: fence, began: t.e.c.Now().UTC()}
@@ -166,8 +167,69 @@ func (w *turn) observe(ctx context.Context) error {
 		w.in.Have = adapters.Observation{Err: w.placed, Reason: detail(w.placed)}
 		return nil
 	}
-	w.in.Have = w.look(ctx)
+	w.in.Have = w.look(ctx, w.place)
+	if w.in.Have.Presence == adapters.Absent && w.in.Applied != nil {
+		w.askPulls(ctx)
+	}
 	return ctxLost(ctx)
+}
+
+// askPulls looks, when a branch or what was on it is missing, at the pull requests that it is the source of: one that
+// was just ended at the host explains it. Where one cannot be seen, nothing can be concluded.
+func (w *turn) askPulls(ctx context.Context) {
+	p, ok := w.ownPlace()
+	if !ok || !w.in.RetiredBy.IsZero() {
+		return
+	}
+	t := w.t
+	t.mu.RLock()
+	w.in.RetiredBy = t.retiredBy(w) // it may have been recorded meanwhile
+	pulls := t.book.pullsOf(p)
+	t.mu.RUnlock()
+	for _, pr := range pulls {
+		if !w.in.RetiredBy.IsZero() || w.in.Have.Presence != adapters.Absent {
+			return
+		}
+		w.askPull(ctx, pr)
+	}
+}
+
+func (w *turn) askPull(ctx context.Context, pr desired.Ref) {
+	t := w.t
+	e, ok := w.head.Snapshot.Get(pr)
+	if !ok {
+		return
+	}
+	r, err := state.Load(ctx, t.e.c.Store, pr)
+	if err == nil && r.Applied == nil && r.Run == nil {
+		return // it was never opened
+	}
+	var at located
+	if err == nil {
+		at, err = t.subject(ctx, w.head.Snapshot, pr, e.Resource.Spec, w.place.provider)
+	}
+	if err != nil {
+		w.in.Have = adapters.Observation{Err: err, Reason: detail(err)}
+		return
+	}
+	at.subject.Handle = handleOf(r.Applied, r.Run)
+	o := w.look(ctx, at)
+	a, seen := o.Actual.(*adapters.PullRequestActual)
+	switch {
+	case o.Presence == adapters.Unknown:
+		w.in.Have = adapters.Observation{Err: o.Err, Reason: "it is missing, and whether " + pr.Name + " ended cannot be seen: " + o.Reason}
+	case seen && a.State != desired.PullRequestOpen:
+		w.in.RetiredBy = pr
+		t.add(pr)
+	}
+}
+
+// ownPlace is the branch that a Branch or Commit is about.
+func (w *turn) ownPlace() (place, bool) {
+	if w.entry == nil || w.ref.Kind != desired.KindBranch && w.ref.Kind != desired.KindCommit {
+		return place{}, false
+	}
+	return placeOf(w.entry)
 }
 
 // observable says whether an observation could tell anything.
@@ -187,11 +249,11 @@ func (w *turn) observable() bool {
 	return true
 }
 
-// look asks the driver about this one subject.
-func (w *turn) look(ctx context.Context) adapters.Observation {
+// look asks the driver about one subject.
+func (w *turn) look(ctx context.Context, at located) adapters.Observation {
 	call, cancel := context.WithTimeoutCause(ctx, w.t.e.c.CallLimit, errCallLimit)
 	defer cancel()
-	list, err := w.place.driver.Observe(call, []adapters.Subject{w.place.subject})
+	list, err := at.driver.Observe(call, []adapters.Subject{at.subject})
 	switch {
 	case err != nil:
 		err = timedOut(call, err)
@@ -282,6 +344,7 @@ func (w *turn) answered(ctx context.Context, s plan.Step, out adapters.Outcome) 
 	if out.Handle != nil {
 		w.place.subject.Handle = out.Handle
 	}
+	w.made = w.made || s.Op == adapters.Create
 	if s.Op == adapters.Rename {
 		w.takeOver(*w.in.Former)
 	}
@@ -291,7 +354,7 @@ func (w *turn) answered(ctx context.Context, s plan.Step, out adapters.Outcome) 
 	case out.Actual != nil:
 		w.in.Have = adapters.Observation{Presence: adapters.Known, Actual: out.Actual, Handle: out.Handle}
 	default:
-		w.in.Have = w.look(ctx)
+		w.in.Have = w.look(ctx, w.place)
 	}
 	w.in.Reverted = s.Why == plan.CauseDrift
 	w.in.Was = plan.Standing{}

@@ -105,7 +105,7 @@ func applied[T any](a *Applied) *T {
 // cause tells a change of the document from a change of the outside: it is drift when what was applied last wanted
 // the same value.
 func cause(in Input, sameAsApplied bool) Cause {
-	if in.Applied == nil {
+	if in.Applied == nil || in.Applied.Digest == "" {
 		return CauseNotYetApplied
 	}
 	if in.Applied.Digest == in.Want.Digest || sameAsApplied {
@@ -173,7 +173,7 @@ func (d Dependency) Ready() bool {
 	case RoleOrder:
 		return d.Applied || d.Phase == Failed
 	case RoleSeen:
-		return d.Applied || d.Phase != "" && (d.Phase != Pending || d.Reason != "")
+		return d.Applied || d.Phase != "" && d.Phase != Unknown && (d.Phase != Pending || d.Reason == reasonWaiting)
 	case RoleChild, RoleSuccessor:
 		return false
 	}

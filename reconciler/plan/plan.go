@@ -100,7 +100,7 @@ func (f *Finding) Open() bool { return f.ClosedAt.IsZero() }
 type Applied struct {
 	V              int                    `json:"v"`
 	Ref            desired.Ref            `json:"ref"`
-	Digest         string                 `json:"digest"` // of the document that was applied
+	Digest         string                 `json:"digest"` // of the document that was applied; "" while not all of the first one is
 	Spec           json.RawMessage        `json:"spec"`
 	Provider       string                 `json:"provider,omitempty"` // as resolved at that time
 	Handle         json.RawMessage        `json:"handle,omitempty"`

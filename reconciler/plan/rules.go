@@ -288,7 +288,7 @@ func (p *Plan) phase(h hold, l look) {
 			p.Message += fmt.Sprintf("; %d open finding(s)", n)
 		}
 	case len(p.Waits) > 0:
-		p.Phase, p.Reason, p.Message = Pending, "Waiting", waiting(p.Waits)
+		p.Phase, p.Reason, p.Message = Pending, reasonWaiting, waiting(p.Waits)
 	case len(p.Changes) > 0 && p.Changes[0].Why == CauseNotYetApplied:
 		p.Phase, p.Reason, p.Message = Progressing, progress(p.Changes[0].Op), "the document is being applied: "+p.Changes[0].String()
 	case worst != nil:
