@@ -131,8 +131,8 @@ type Commit struct {
 	Problem      StatusProblem `json:"problem,omitempty,omitzero"`
 	RepositoryID string        `json:"repositoryId"`
 
-	// Sha Of the commit in the repository; known once committed
-	Sha string `json:"sha,omitempty,omitzero"`
+	// SHA Of the commit in the repository; known once committed
+	SHA string `json:"sha,omitempty,omitzero"`
 
 	// Source Where the document is, and whose change it was. Fields that are not known yet are absent.
 	Source Source `json:"source,omitempty,omitzero"`
