@@ -8,7 +8,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/connectsoft/plumbline/desired"
 )
@@ -32,14 +31,15 @@ func (s *Etcd) Watch(ctx context.Context, from int64, tables []Table, fn func(Ba
 		return err
 	}
 	defer done()
-	// A member that lost its leader must say so instead of being silent. The metadata name a stream of its own:
-	// etcd reports progress only when every watch of a stream has caught up, and by the ctx the stream is found again.
-	ctx = metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "plumbline-watch", "records")
+	// A member that lost its leader must say so instead of being silent. This also gives the watches of records a
+	// stream apart from those of units: etcd reports progress only when every watch of a stream has caught up.
+	ctx = clientv3.WithRequireLeader(ctx)
 	// From the revision itself, whose events are dropped: etcd reports no progress to a watch that begins in the
-	// future, and from+1 is the future when nothing happens.
+	// future, and from+1 is the future when nothing happens. Not in fragments: etcd cuts them in quadratic time, and
+	// neither side of the connection limits the size of an answer.
 	in := s.client.Watch(ctx, root, clientv3.WithRange(root+"~"), clientv3.WithRev(max(from, 1)),
-		clientv3.WithPrevKV(), clientv3.WithFragment(), clientv3.WithProgressNotify())
-	w := watch{op: op, store: s, from: from, rev: from, tables: tables, fn: fn}
+		clientv3.WithPrevKV(), clientv3.WithProgressNotify())
+	w := watch{op: op, store: s, from: from, goal: now, rev: from, tables: tables, fn: fn}
 	err = w.run(ctx, in)
 	switch {
 	case outer.Err() != nil:
@@ -55,13 +55,16 @@ type watch struct {
 	op     string
 	store  *Etcd
 	from   int64
+	goal   int64 // the store's revision when the watch began
 	rev    int64 // delivered up to here
 	tables []Table
 	fn     func(Batch) error
 }
 
 func (w *watch) run(ctx context.Context, in clientv3.WatchChan) error {
-	tick := time.NewTicker(w.store.progress)
+	// Whoever watches from the past waits for the word that it has caught up: ask for it soon, then seldom.
+	pause := min(10*time.Millisecond, w.store.progress)
+	tick := time.NewTimer(pause)
 	defer tick.Stop()
 	quiet := 0
 	for {
@@ -81,7 +84,14 @@ func (w *watch) run(ctx context.Context, in clientv3.WatchChan) error {
 			ask, cancel := context.WithTimeout(ctx, w.store.progress)
 			err := w.store.client.RequestProgress(ask)
 			cancel()
-			if quiet++; quiet > 6 {
+			if w.rev < w.goal && pause < w.store.progress {
+				pause = min(2*pause, w.store.progress)
+			} else {
+				pause = w.store.progress
+				quiet++
+			}
+			tick.Reset(pause)
+			if quiet > 6 {
 				return desired.Errorf(w.op, desired.Ref{}, desired.Transient, "etcd did not answer on the watch for %v (%v); watch again from revision %d", 6*w.store.progress, err, w.rev)
 			}
 		}
