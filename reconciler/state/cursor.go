@@ -87,6 +87,9 @@ func (c *Cursor) Next(ctx context.Context) (Update, error) {
 		return Update{}, err
 	}
 	beat := time.Now().Add(c.h.heartbeat)
+	if err := c.rest(ctx); err != nil {
+		return Update{}, err
+	}
 	for {
 		u, wake, ok := c.step()
 		if ok {
@@ -114,6 +117,22 @@ func (c *Cursor) Next(ctx context.Context) (Update, error) {
 		case <-c.h.done:
 			return Update{}, stopped("read stream")
 		}
+	}
+}
+
+// rest lets changes gather after an update: the first one after a quiet time is never delayed.
+func (c *Cursor) rest(ctx context.Context) error {
+	d := c.h.linger - time.Since(c.toldAt)
+	if d <= 0 {
+		return nil
+	}
+	select {
+	case <-c.alarm(d):
+		return nil
+	case <-ctx.Done():
+		return desired.E("read stream", desired.Ref{}, desired.Waiting, ctx.Err())
+	case <-c.h.done:
+		return stopped("read stream")
 	}
 }
 

@@ -70,6 +70,8 @@ func embeddedConfig(dir string, log *slog.Logger) (*embed.Config, error) {
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	c.QuotaBackendBytes = 2 << 30
+	// A single member elects itself; these only say how long it waits before: 0.13 s instead of 0.6 s.
+	c.TickMs, c.ElectionMs = 50, 250
 	c.WatchProgressNotifyInterval = progressEvery
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(log))
 	gates, ok := c.ServerFeatureGate.(interface{ Set(string) error })

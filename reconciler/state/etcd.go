@@ -16,8 +16,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/connectsoft/plumbline/adapters"
 	"github.com/connectsoft/plumbline/desired"
@@ -43,6 +41,7 @@ type Etcd struct {
 	cluster  uint64
 	epoch    epochRecord
 	progress time.Duration // between requests for progress marks
+	limit    time.Duration // of one request
 	shut     func() error  // after everything else has ended; nil for an external cluster
 
 	work sync.WaitGroup // claims and watches in flight
@@ -82,7 +81,7 @@ func OpenEtcd(ctx context.Context, c EtcdConfig) (*Etcd, error) {
 
 // open finishes opening; on failure everything is closed again.
 func open(ctx context.Context, client *clientv3.Client, shut func() error) (*Etcd, error) {
-	s := &Etcd{client: client, progress: progressEvery, shut: shut}
+	s := &Etcd{client: client, progress: progressEvery, limit: callLimit, shut: shut}
 	if err := s.loadEpoch(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -94,7 +93,7 @@ func open(ctx context.Context, client *clientv3.Client, shut func() error) (*Etc
 func (s *Etcd) loadEpoch(ctx context.Context) error {
 	const op = "read epoch"
 	for {
-		ctx, cancel := context.WithTimeout(ctx, callLimit)
+		ctx, cancel := context.WithTimeout(ctx, s.limit)
 		defer cancel()
 		r, err := s.client.Get(ctx, epochKey)
 		if err != nil {
@@ -139,7 +138,7 @@ func (s *Etcd) begin(ctx context.Context, op string) (context.Context, context.C
 	if s.closed {
 		return nil, nil, closedError(op)
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	return ctx, cancel, nil
 }
 
@@ -427,7 +426,12 @@ func (s *Etcd) same(op string, h *etcdserverpb.ResponseHeader) error {
 // etcdError gives an error of etcd its class.
 func etcdError(op string, err error) error {
 	class, hint := desired.Transient, ""
-	switch code := status.Code(err); {
+	code := ""
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		code = e.Code().String()
+	}
+	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		class, hint = desired.Stalled, "; etcd is full: compact and defragment it, raise its quota, then disarm the alarm"
 	case errors.Is(err, rpctypes.ErrCorrupt):
@@ -436,9 +440,9 @@ func etcdError(op string, err error) error {
 		class = desired.Invalid
 	case errors.Is(err, rpctypes.ErrTooManyRequests):
 		class = desired.Throttled
-	case code == codes.PermissionDenied, code == codes.Unauthenticated, errors.Is(err, rpctypes.ErrAuthFailed):
+	case errors.Is(err, rpctypes.ErrAuthFailed), code == "PermissionDenied", code == "Unauthenticated":
 		class, hint = desired.Denied, "; check the etcd user and its role for the prefix "+root
-	case errors.Is(err, context.DeadlineExceeded), code == codes.DeadlineExceeded, code == codes.Unavailable:
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), code == "Unavailable":
 		hint = "; whether a write arrived is unknown: read before deciding"
 	}
 	return desired.Errorf(op, desired.Ref{}, class, "etcd: %w%s", err, hint)

@@ -5,10 +5,12 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
@@ -17,6 +19,9 @@ import (
 
 // leaseTTL is how long the units of a process that vanished stay taken, in seconds.
 const leaseTTL = 15
+
+// retryDelay lies between attempts while etcd is away.
+const retryDelay = 500 * time.Millisecond
 
 // releaseLimit is how long the release of a unit waits for etcd.
 const releaseLimit = 2 * time.Second
@@ -110,7 +115,7 @@ func (s *Etcd) Claim(ctx context.Context, unit string) (Fence, <-chan struct{}, 
 			c.abandon()
 			return Fence{}, nil, nil, err
 		case err != nil:
-			pause(ctx, time.Second)
+			pause(ctx, retryDelay)
 		}
 	}
 }
@@ -141,11 +146,15 @@ func (c *claim) attempt(ctx context.Context) error {
 		return err
 	}
 	c.session = session
-	call, cancel := context.WithTimeout(ctx, callLimit)
+	call, cancel := context.WithTimeout(ctx, c.store.limit)
 	defer cancel()
 	r, err := c.store.client.Txn(call).If(clientv3.Compare(clientv3.CreateRevision(c.key), "=", 0)).
 		Then(clientv3.OpPut(c.key, c.value, clientv3.WithLease(session.Lease()))).
 		Else(clientv3.OpGet(c.key)).Commit()
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) { // it ran out, and the session has not noticed yet
+		session.Orphan()
+		return etcdError(op, err)
+	}
 	if err != nil {
 		c.unsure = true
 		return etcdError(op, err)
@@ -179,7 +188,7 @@ func (c *claim) hold() (release func(), err error) {
 		defer close(ended)
 		defer done()
 		for ctx.Err() == nil && s.gone(ctx, c.key, c.rev, c.rev) != nil {
-			pause(ctx, time.Second)
+			pause(ctx, retryDelay)
 		}
 		close(c.lost)
 		stop()
@@ -218,13 +227,13 @@ func (c *claim) remove() {
 	s := c.store
 	ctx := c.session.Ctx()
 	for ctx.Err() == nil {
-		call, cancel := context.WithTimeout(ctx, callLimit)
+		call, cancel := context.WithTimeout(ctx, s.limit)
 		_, err := s.client.Txn(call).If(clientv3.Compare(clientv3.Value(c.key), "=", c.value)).Then(clientv3.OpDelete(c.key)).Commit()
 		cancel()
 		if err == nil {
 			return
 		}
-		pause(ctx, time.Second)
+		pause(ctx, retryDelay)
 	}
 }
 
@@ -236,7 +245,7 @@ func (s *Etcd) gone(ctx context.Context, key string, created, rev int64) error {
 			return err
 		}
 		// History after rev is gone, or the watch ended without an answer: look, and watch from there.
-		call, cancel := context.WithTimeout(ctx, callLimit)
+		call, cancel := context.WithTimeout(ctx, s.limit)
 		r, err := s.client.Get(call, key, clientv3.WithKeysOnly())
 		cancel()
 		switch {
@@ -249,9 +258,10 @@ func (s *Etcd) gone(ctx context.Context, key string, created, rev int64) error {
 	}
 }
 
-// deletion watches a key until it is deleted; false without an error means that the watch cannot tell.
+// deletion watches a key until it is deleted; false without an error means that the watch cannot tell. A member
+// without a leader keeps it waiting, which is safe: who owns the key learns of it by the lease.
 func (s *Etcd) deletion(ctx context.Context, key string, rev int64) (bool, error) {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for r := range s.client.Watch(ctx, key, clientv3.WithRev(rev), clientv3.WithFilterPut()) {
 		if r.CompactRevision > 0 {

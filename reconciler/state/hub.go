@@ -21,6 +21,7 @@ type HubConfig struct {
 	Ring      int           // changes kept for cursors, all tenants together; 0 = 65536
 	Backfill  int           // revisions of history read at the start, so that tokens outlive a restart; 0 = 2048, <0 = none
 	Heartbeat time.Duration // between bookmarks of an idle cursor; 0 = 10 s
+	Linger    time.Duration // least time between two updates of a cursor, so that a busy time costs few wake-ups; 0 = 10 ms, <0 = none
 	// Bad is told of a record that cannot be read; the last readable value stays. Nil ignores it. It must not block.
 	Bad func(Key, error)
 }
@@ -35,6 +36,7 @@ type Hub struct {
 	ring      int
 	backfill  int64
 	heartbeat time.Duration
+	linger    time.Duration
 	batch     int // items of an update, before the rest of its revision
 	bad       func(Key, error)
 	ready     chan struct{}
@@ -56,7 +58,8 @@ func NewHub(c HubConfig) (*Hub, error) {
 		return nil, desired.Errorf("start hub", desired.Ref{}, desired.Invalid, "a store is needed")
 	}
 	h := &Hub{
-		store: c.Store, epoch: c.Store.Epoch(), ring: c.Ring, backfill: int64(c.Backfill), heartbeat: c.Heartbeat, bad: c.Bad,
+		store: c.Store, epoch: c.Store.Epoch(), ring: c.Ring, backfill: int64(c.Backfill), heartbeat: c.Heartbeat,
+		linger: c.Linger, bad: c.Bad,
 		batch: 256, ready: make(chan struct{}), done: make(chan struct{}), tenants: map[string]*view{},
 	}
 	if h.ring <= 0 {
@@ -67,6 +70,9 @@ func NewHub(c HubConfig) (*Hub, error) {
 	}
 	if h.heartbeat <= 0 {
 		h.heartbeat = 10 * time.Second
+	}
+	if h.linger == 0 {
+		h.linger = 10 * time.Millisecond
 	}
 	if h.bad == nil {
 		h.bad = func(Key, error) {}

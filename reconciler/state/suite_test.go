@@ -31,7 +31,7 @@ func TestStoreSuite(t *testing.T) {
 		"what was committed is read": readBack, "prefix reads": prefixReads, "lists": lists, "lists of the past": listsAt,
 		"large lists": largeLists, "conditions": conditions, "bad writes": badWrites, "large commits": largeCommits,
 		"fencing": fencing, "watch from a revision": watchFrom, "watch is complete under load": watchLoad,
-		"watch of missing history": watchCompacted, "progress marks": progressMarks, "claims": claims,
+		"watch of missing history": watchCompacted, "watch of large changes": watchLarge, "progress marks": progressMarks, "claims": claims,
 		"claim gives up with its context": claimGivesUp, "ended contexts": endedContexts, "closing": closing,
 	}
 	for name, open := range stores {
@@ -93,7 +93,12 @@ func startExternal(t *testing.T) *embed.Etcd {
 
 func connect(t *testing.T, server *embed.Etcd) *Etcd {
 	t.Helper()
-	s, err := OpenEtcd(t.Context(), EtcdConfig{Endpoints: []string{server.Clients[0].Addr().String()}})
+	return connectTo(t, server.Clients[0].Addr().String())
+}
+
+func connectTo(t *testing.T, addr string) *Etcd {
+	t.Helper()
+	s, err := OpenEtcd(t.Context(), EtcdConfig{Endpoints: []string{addr}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -533,6 +538,22 @@ func watchLoad(t *testing.T, s Store) {
 	wg.Wait()
 	if got := whole.upTo(t, at); strings.Count(got, "=") != 1200 {
 		t.Errorf("the watch from the start has %d of 1200 records", strings.Count(got, "="))
+	}
+}
+
+// watchLarge: what etcd gathers into one answer may be larger than the 4 MiB that gRPC takes by default.
+func watchLarge(t *testing.T, s Store) {
+	from, err := s.Revision(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte("x"), maxBytes-1000)
+	var rev int64
+	for i := range 6 {
+		rev = commit(t, s, Put{Key: key(t, fmt.Sprint(i)), Value: big})
+	}
+	if n := len(record(t, s, from, States).upTo(t, rev)); n < 6*len(big) {
+		t.Errorf("got %d bytes of %d", n, 6*len(big))
 	}
 }
 

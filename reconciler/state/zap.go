@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -32,10 +33,15 @@ func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
 
 // Check implements zapcore.Core.
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
-		return ce.AddCore(e, c)
+	if !c.Enabled(e.Level) || aboutSockets(e.Message) {
+		return ce
 	}
-	return ce
+	return ce.AddCore(e, c)
+}
+
+// aboutSockets tells warnings about listeners, of which the embedded etcd has none.
+func aboutSockets(message string) bool {
+	return strings.HasPrefix(message, "Running http and grpc server on single port") || message == "simple token is not cryptographically signed"
 }
 
 // Write implements zapcore.Core.
