@@ -13,7 +13,7 @@ import (
 )
 
 func TestFakePassesTheSuite(t *testing.T) {
-	Suite(t, Harness{Open: func(*testing.T) World { return NewFake().World() }})
+	Suite(t, Harness{Parallel: true, Open: func(*testing.T) World { return NewFake().World() }})
 }
 
 // script is a fake with one repository and one branch, and no calls logged yet.

@@ -20,6 +20,8 @@ import (
 type Harness struct {
 	// Open gives a driver over an outside that holds nothing of tenant "suite". It ends both by t.Cleanup.
 	Open func(t *testing.T) World
+	// Parallel says that several worlds can be open at once.
+	Parallel bool
 }
 
 // World is one outside with a driver on it. Driver and Provider are required; every other member is optional, and
@@ -67,10 +69,14 @@ func Suite(t *testing.T, h Harness) {
 		{"commit", commitScenes()},
 		{"pull request", pullScenes()},
 		{"every kind", commonScenes()},
+		{"killed at any step, once more makes it right", killedScenes()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, s := range group.scenes {
 				t.Run(s.name, func(t *testing.T) {
+					if h.Parallel {
+						t.Parallel()
+					}
 					s.run(newScene(t, h))
 				})
 			}

@@ -140,7 +140,7 @@ func (l *Local) observeIn(ctx context.Context, home desired.Ref, subjects []adap
 	h, release, err := l.use(ctx, home)
 	if err == nil {
 		defer release()
-		v, err = h.look()
+		v, err = h.glance()
 	}
 	for _, i := range which {
 		s := subjects[i]
@@ -174,9 +174,11 @@ func (l *Local) observeOne(ctx context.Context, v *view, s adapters.Subject) ada
 	if err != nil {
 		return unknown(err)
 	}
+	pins, settled := len(v.pins), len(v.settled)
+	v.err = nil
 	switch spec := s.Spec.(type) {
 	case *desired.RepositorySpec:
-		actual = l.repositoryActual(v)
+		actual, err = l.repositoryActual(v)
 	case *desired.BranchSpec:
 		actual, handle = v.branchActual(spec.Name, s.Handle)
 	case *desired.CommitSpec:
@@ -186,8 +188,12 @@ func (l *Local) observeOne(ctx context.Context, v *view, s adapters.Subject) ada
 	default:
 		err = desired.Errorf("observe", s.Ref, desired.Invalid, "the local git host has no %s", s.Ref.Kind)
 	}
+	if err == nil {
+		err = v.err
+	}
 	switch {
 	case err != nil:
+		v.pins, v.settled = v.pins[:pins], v.settled[:settled]
 		return unknown(classify("observe", s.Ref, err))
 	case actual == nil:
 		return adapters.Observation{Presence: adapters.Absent}

@@ -129,7 +129,7 @@ func (l *Local) createBranch(ctx context.Context, v *view, c adapters.Change, s 
 func (l *Local) setBranch(ctx context.Context, v *view, name string, to gitstore.Hash) error {
 	b := v.h.store.NewBatch()
 	b.Set(gitstore.RefUpdate{Name: heads + name, Old: v.branch(name), New: to})
-	b.Set(gitstore.RefUpdate{Name: keepRef(name), Old: v.refs[keepRef(name)], New: to})
+	b.Set(gitstore.RefUpdate{Name: keepRef(name), Old: v.ref(keepRef(name)), New: to})
 	err := l.write(ctx, v.h, b)
 	if desired.ClassOf(err) == desired.Conflict { // a/b beside a: only a person can say which one shall go
 		return desired.Errorf("set branch", desired.Ref{}, desired.Stalled, "%w", err)
@@ -167,7 +167,7 @@ func (v *view) commit(c adapters.Change, id string) (gitstore.Hash, error) {
 
 // restoreBranch puts a branch back where it was last seen: the pinned reference, else the recorded handle.
 func (l *Local) restoreBranch(ctx context.Context, v *view, c adapters.Change, name string) error {
-	last := v.refs[keepRef(name)]
+	last := v.ref(keepRef(name))
 	if last.IsZero() {
 		id := readHandle[branchHandle](c.Handle).Head
 		if a, ok := c.Actual.(*adapters.BranchActual); ok && id == "" {
@@ -234,7 +234,7 @@ func (v *view) undeletable(name string) string {
 
 func (l *Local) deleteBranch(ctx context.Context, v *view, name string, head gitstore.Hash) error {
 	b := v.h.store.NewBatch()
-	b.Set(gitstore.RefUpdate{Name: keepRef(name), Old: v.refs[keepRef(name)], New: head})
+	b.Set(gitstore.RefUpdate{Name: keepRef(name), Old: v.ref(keepRef(name)), New: head})
 	b.Set(gitstore.RefUpdate{Name: heads + name, Old: head})
 	return l.write(ctx, v.h, b)
 }

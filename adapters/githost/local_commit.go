@@ -144,7 +144,7 @@ func (l *Local) author(ctx context.Context, h *hosted, c adapters.Change, s *des
 	id := b.AddCommit(&gitstore.Commit{Tree: tree, Parents: []gitstore.Hash{head}, Author: l.sign(who), Committer: l.sign(l.cfg.Committer),
 		Message: withTrailer(s.Message, c.Tag)}, nil)
 	b.Set(gitstore.RefUpdate{Name: heads + s.Branch, Old: head, New: id})
-	b.Set(gitstore.RefUpdate{Name: keepRef(s.Branch), Old: v.refs[keepRef(s.Branch)], New: id})
+	b.Set(gitstore.RefUpdate{Name: keepRef(s.Branch), Old: v.ref(keepRef(s.Branch)), New: id})
 	return id, "committed", l.write(ctx, h, b)
 }
 

@@ -33,7 +33,7 @@ func (l *Local) mergePull(ctx context.Context, v *view, c adapters.Change, s *de
 		if made.IsZero() {
 			made, err = l.land(ctx, v, c, s, p)
 		} else {
-			head = cmp.Or(v.refs[pullRef(p.Number)], head)
+			head = cmp.Or(v.ref(pullRef(p.Number)), head)
 		}
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func (l *Local) land(ctx context.Context, v *view, c adapters.Change, s *desired
 		return made, err
 	}
 	b.Set(gitstore.RefUpdate{Name: heads + p.Target, Old: p.target, New: made})
-	b.Set(gitstore.RefUpdate{Name: keepRef(p.Target), Old: v.refs[keepRef(p.Target)], New: made})
+	b.Set(gitstore.RefUpdate{Name: keepRef(p.Target), Old: v.ref(keepRef(p.Target)), New: made})
 	for _, u := range v.pins { // of the head that is merged, in the same write
 		if u.Name != keepRef(p.Target) {
 			b.Set(u)

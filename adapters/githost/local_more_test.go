@@ -177,6 +177,36 @@ func TestDamagedRepositoryIsUnknown(t *testing.T) {
 	}
 }
 
+// One torn reference hides what needs it, and nothing else.
+func TestTornReferenceIsUnknown(t *testing.T) {
+	o := newOutside(t)
+	r := o.made("r")
+	o.must(branchOf(r, "b"), adapters.Create)
+	path := filepath.Join(o.local.path(r.Ref), "refs", "heads", "main")
+	was, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := child(r, desired.KindPullRequest, "p", &desired.PullRequestSpec{Repository: "r", SourceBranch: "b", Title: "p"})
+	o.must(p, adapters.Create)
+	for _, torn := range []string{"", "12345", "ref: "} {
+		if err := os.WriteFile(path, []byte(torn), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []adapters.Subject{r, branchOf(r, "main"), p} {
+			o.want(s, adapters.Unknown)
+		}
+		o.want(branchOf(r, "b"), adapters.Known)
+		o.want(branchOf(r, "gone"), adapters.Absent)
+		o.mustFail(branchOf(r, "main"), adapters.Restore, desired.Stalled, "git fsck")
+		o.mustFail(branchOf(r, "c"), adapters.Create, desired.Stalled)
+	}
+	if err := os.WriteFile(path, was, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.want(r, adapters.Known)
+}
+
 func TestReplacedRepositoryIsOpenedAnew(t *testing.T) {
 	o := newOutside(t)
 	a, b := o.made("a"), o.made("b")

@@ -55,7 +55,7 @@ type pull struct {
 // something to merge is in the target now.
 func (v *view) lookAt(ctx context.Context, r *pullRecord) (*pull, error) {
 	p := &pull{pullRecord: r, head: v.branch(r.Source), target: v.branch(r.Target)}
-	last := v.refs[pullRef(r.Number)]
+	last := v.ref(pullRef(r.Number))
 	if r.State != stateOpen {
 		p.head, _ = gitstore.ParseHash(r.Head)
 		return p, nil

@@ -203,10 +203,12 @@ func (l *Local) reserve(ctx context.Context, ref desired.Ref) (func(), error) {
 	return nil, busy
 }
 
-// view is what one look at a repository saw: every reference at one moment, and the settings.
+// view is what one look at a repository saw: references and settings.
 type view struct {
 	h       *hosted
-	refs    map[string]gitstore.Hash // by full name
+	refs    map[string]gitstore.Hash // by full name, as far as they were read
+	all     bool                     // refs holds every reference, as of one moment
+	err     error                    // why a reference could not be read; its value must not be concluded from
 	head    string                   // the default branch, without refs/heads/
 	set     *settings
 	pins    []gitstore.RefUpdate // what to remember of this look
@@ -219,33 +221,59 @@ const (
 	pullRefs = "refs/plumbline/pull/" // last heads of pull requests that had something to merge
 )
 
-// look reads the repository. Any reference that cannot be read fails it: a list without it must not be taken for
-// the truth.
+// look reads the whole repository, for a change. Any reference that cannot be read fails it.
 func (h *hosted) look() (*view, error) {
+	v, err := h.glance()
+	if err != nil {
+		return nil, err
+	}
 	refs, err := h.store.Refs("refs/")
 	if err != nil {
 		return nil, err
 	}
-	v := &view{h: h, refs: make(map[string]gitstore.Hash, len(refs))}
 	for _, r := range refs {
 		v.refs[r.Name] = r.Hash
 	}
+	v.all = true
+	return v, nil
+}
+
+// glance is a look that reads references when they are asked for, for an observation: what one branch costs must
+// not depend on how many others there are. What could not be read is in err.
+func (h *hosted) glance() (*view, error) {
 	head, err := h.store.Head()
 	if err != nil {
 		return nil, err
 	}
-	v.head = strings.TrimPrefix(head, heads)
-	v.set, err = h.settings()
-	return v, err
+	set, err := h.settings()
+	if err != nil {
+		return nil, err
+	}
+	return &view{h: h, refs: map[string]gitstore.Hash{}, head: strings.TrimPrefix(head, heads), set: set}, nil
+}
+
+// ref is the value of a reference, Zero when there is none, or when v.err says that it could not be read.
+func (v *view) ref(name string) gitstore.Hash {
+	at, read := v.refs[name]
+	if read || v.all {
+		return at
+	}
+	at, err := v.h.store.Resolve(name)
+	if err != nil && !errors.Is(err, gitstore.ErrNoRef) {
+		v.err = errors.Join(v.err, err)
+		return gitstore.Zero
+	}
+	v.refs[name] = at
+	return at
 }
 
 // branch is the head of a branch, Zero when there is none.
-func (v *view) branch(name string) gitstore.Hash { return v.refs[heads+name] }
+func (v *view) branch(name string) gitstore.Hash { return v.ref(heads + name) }
 
 // pin asks for a hidden reference to be moved after the look.
 func (v *view) pin(name string, to gitstore.Hash) {
-	if !to.IsZero() && v.refs[name] != to {
-		v.pins = append(v.pins, gitstore.RefUpdate{Name: name, Old: v.refs[name], New: to})
+	if now := v.ref(name); !to.IsZero() && now != to {
+		v.pins = append(v.pins, gitstore.RefUpdate{Name: name, Old: now, New: to})
 		v.refs[name] = to
 	}
 }

@@ -18,15 +18,15 @@ import (
 	"github.com/connectsoft/plumbline/desired/gitstore"
 )
 
-func (l *Local) repositoryActual(v *view) adapters.Actual {
+func (l *Local) repositoryActual(v *view) (*adapters.RepositoryActual, error) {
 	a := &adapters.RepositoryActual{RemoteURL: l.remoteURL(v.h.ref), DefaultBranch: v.head, Visibility: v.set.Visibility,
-		Description: v.set.Description, Archived: v.set.Archived, Protection: byPattern(v.set.Protection), Empty: true}
-	for name := range v.refs {
-		if strings.HasPrefix(name, heads) {
-			a.Empty = false
-		}
+		Description: v.set.Description, Archived: v.set.Archived, Protection: byPattern(v.set.Protection)}
+	if !v.branch(v.head).IsZero() {
+		return a, nil
 	}
-	return a
+	branches, err := v.h.store.Refs(heads)
+	a.Empty = len(branches) == 0
+	return a, err
 }
 
 func (l *Local) remoteURL(r desired.Ref) string {
@@ -64,7 +64,11 @@ func (l *Local) applyRepository(ctx context.Context, c adapters.Change, s *desir
 	if err != nil {
 		return adapters.Outcome{}, err
 	}
-	return adapters.Outcome{Done: true, Actual: l.repositoryActual(v)}, nil
+	actual, err := l.repositoryActual(v)
+	if err != nil {
+		return adapters.Outcome{}, err
+	}
+	return adapters.Outcome{Done: true, Actual: actual}, nil
 }
 
 // createRepository builds the repository aside and moves it to its place, so that it is there whole or not at all.
@@ -172,7 +176,11 @@ func (l *Local) setDefaultBranch(ctx context.Context, h *hosted, c adapters.Chan
 	if err != nil || v.head == branch {
 		return err
 	}
-	if v.branch(branch).IsZero() && !l.repositoryActual(v).(*adapters.RepositoryActual).Empty {
+	now, err := l.repositoryActual(v)
+	if err != nil {
+		return err
+	}
+	if v.branch(branch).IsZero() && !now.Empty {
 		return refuse(c, desired.Waiting, "branch %q does not exist yet, so it cannot be the default branch: push it, or add a Branch document", branch)
 	}
 	if err := l.touch(); err != nil {

@@ -197,10 +197,10 @@ func (o *outside) move(from, to string) {
 	}
 }
 
-// breakOne tears one reference, as a crash of a careless writer does.
+// breakOne tears one file that everything in a repository needs, as a crash of a careless writer does.
 func (o *outside) breakOne(repo desired.Ref) func() {
 	o.t.Helper()
-	path := filepath.Join(o.local.path(repo), "refs", "heads", "main")
+	path := filepath.Join(o.local.path(repo), "HEAD")
 	was, err := os.ReadFile(path)
 	if err != nil {
 		o.t.Fatal(err)
@@ -231,7 +231,7 @@ func (o *outside) interrupt(n int) func() bool {
 }
 
 func TestLocalPassesTheSuite(t *testing.T) {
-	adaptertest.Suite(t, adaptertest.Harness{Open: func(t *testing.T) adaptertest.World {
+	adaptertest.Suite(t, adaptertest.Harness{Parallel: true, Open: func(t *testing.T) adaptertest.World {
 		o := newOutside(t)
 		return adaptertest.World{
 			Driver: o.local, Provider: adapters.Provider{Type: "local"}, Restart: o.restart,
