@@ -33,25 +33,34 @@ func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
 
 // Check implements zapcore.Core.
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if !c.Enabled(e.Level) || aboutSockets(e.Message) {
-		return ce
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
 	}
-	return ce.AddCore(e, c)
-}
-
-// aboutSockets tells warnings about listeners, of which the embedded etcd has none.
-func aboutSockets(message string) bool {
-	return strings.HasPrefix(message, "Running http and grpc server on single port") || message == "simple token is not cryptographically signed"
+	return ce
 }
 
 // Write implements zapcore.Core.
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	if e.Level > zapcore.WarnLevel {
-		c.log.Error(e.Message, attrs(fields)...)
-	} else {
-		c.log.Warn(e.Message, attrs(fields)...)
+	out := attrs(fields)
+	switch {
+	case expected(e.Message, fields):
+	case e.Level > zapcore.WarnLevel:
+		c.log.Error(e.Message, out...)
+	default:
+		c.log.Warn(e.Message, out...)
 	}
 	return nil
+}
+
+// expected tells what a healthy embedded etcd warns of: listeners, of which it has none, and its storage version, which
+// it may look for before the first batch is written and looks for again 5 s later.
+func expected(message string, fields []zapcore.Field) bool {
+	for _, f := range fields {
+		if err, ok := f.Interface.(error); ok && strings.Contains(err.Error(), "missing term information") {
+			return true
+		}
+	}
+	return strings.HasPrefix(message, "Running http and grpc server on single port") || message == "simple token is not cryptographically signed"
 }
 
 // Sync implements zapcore.Core.
