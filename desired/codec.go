@@ -69,6 +69,7 @@ type file struct {
 	place  Place
 	data   []byte
 	faults []FieldError
+	tries  int // made to find the line of a syntax error
 }
 
 func (f *file) parse() []Document {

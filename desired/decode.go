@@ -67,7 +67,8 @@ func (f *file) tree(c chunk) (root *yaml.Node) {
 	doc, err := parseTree(f.data[c.lo:c.end])
 	if err != nil {
 		line, detail := syntaxFault(err)
-		f.report(c.line+max(line, 1)-1, 0, "", detail)
+		at, column := f.breaks(c, max(line, 1))
+		f.report(c.line+at-1, column, "", detail)
 		return nil
 	}
 	if doc.Kind != yaml.MappingNode {
@@ -75,6 +76,31 @@ func (f *file) tree(c chunk) (root *yaml.Node) {
 		return nil
 	}
 	return doc
+}
+
+// breaks finds the line of a chunk that breaks its syntax, and the column of its first character. The parser names
+// the line where it stood or where the part began that it could not finish; the line after the longest beginning
+// that can be read is nearer to the cause. That is tried for small documents, and not too often: trying costs.
+func (f *file) breaks(c chunk, told int) (line, column int) {
+	const most, size = 200, 8 << 10
+	text := f.data[c.lo:c.end]
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	line = min(told, len(lines))
+	if f.tries += len(lines); len(text) <= size && f.tries <= most {
+		at := len(text)
+		for i := len(lines) - 1; i > 0; i-- {
+			at -= len(lines[i])
+			if _, err := parseTree(text[:at]); err == nil {
+				line = i + 1
+				break
+			}
+		}
+	}
+	for line < len(lines) && len(bytes.TrimSpace(lines[line-1])) == 0 {
+		line++
+	}
+	l := lines[line-1]
+	return line, 1 + len(l) - len(bytes.TrimLeft(l, " \t"))
 }
 
 // parseTree reads exactly one YAML document. The parser is not ours and its input is hostile: a panic of it is a
@@ -343,7 +369,10 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, s *shape, at *step) {
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field, at *step) {
 	switch f.kind {
 	case textField:
-		if s, ok := d.text(n, at); ok {
+		switch s, ok := d.text(n, at); {
+		case ok && s == "":
+			d.fault(n, at, "is empty: give it a value, or remove the key")
+		case ok:
 			v.SetString(s)
 		}
 	case flagField:

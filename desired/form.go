@@ -67,7 +67,7 @@ func formOf(name string) form {
 	case "tenant":
 		f.max, f.pattern, f.test = maxTenant, `^[a-z0-9][a-z0-9-]*$`, detail(ValidTenant)
 	case "branch":
-		f.max, f.pattern, f.test = maxRefName, `^[^ ~^:?*\[\\\x00-\x1f\x7f-]`, branchFault
+		f.max, f.pattern, f.test = maxRefName, `^[^ ~^:?*\[\\\x00-\x1f\x7f-][^ ~^:?*\[\\\x00-\x1f\x7f]*$`, branchFault
 	case "commit":
 		f.max, f.pattern, f.test = 40, `^[0-9a-f]{40}$`, func(s string) string {
 			return unless(len(s) == 40 && isHex(s), "must be a full commit id: 40 characters of 0-9, a-f")
