@@ -164,7 +164,7 @@ func (d *demo) reviewWatch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w; not seen: %s", err, strings.Join(missing, "; "))
 	}
-	d.out("    %d transitions of %d resources, and the finding from its beginning to its end", len(d.watcher.seen()), len(d.resources()))
+	d.out("    %d lines about %d resources: each on its way and in force, and the finding from its beginning to its end", len(d.watcher.seen()), len(d.resources()))
 	return nil
 }
 

@@ -40,10 +40,11 @@ func run(ctx context.Context, args []string, sh *shell) int {
 	root.SetOut(sh.stdout)
 	root.SetErr(sh.stderr)
 	err := root.ExecuteContext(ctx)
-	if err != nil {
+	code := exitCode(ctx, err)
+	if code != 0 && code != exitInterrupted {
 		report(sh.stderr, err)
 	}
-	return exitCode(ctx, err)
+	return code
 }
 
 // newRootCommand puts the verbs together.
