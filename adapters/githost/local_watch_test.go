@@ -17,6 +17,7 @@ import (
 // watching runs Watch until the test ends and gives what it nudges.
 func watching(t *testing.T, l *Local) <-chan desired.Ref {
 	t.Helper()
+	others := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(t.Context())
 	nudges, ended := make(chan desired.Ref, 1000), make(chan error, 1)
 	go func() { ended <- l.Watch(ctx, func(r desired.Ref) { nudges <- r }) }()
@@ -25,7 +26,7 @@ func watching(t *testing.T, l *Local) <-chan desired.Ref {
 		if err := <-ended; err != nil {
 			t.Errorf("watch ended with %v", err)
 		}
-		goleak.VerifyNone(t, goleak.IgnoreCurrent())
+		goleak.VerifyNone(t, others)
 	})
 	return nudges
 }
