@@ -15,10 +15,16 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
 	"github.com/connectsoft/plumbline/adapters"
+	"github.com/connectsoft/plumbline/api/pb"
 	"github.com/connectsoft/plumbline/desired"
 	"github.com/connectsoft/plumbline/desired/gitstore"
 	"github.com/connectsoft/plumbline/reconciler/plan"
@@ -61,13 +67,17 @@ func benchCommits(t *testing.T) []goal {
 	b.seed(t, benchSeeded)
 	peer := newPushLoop(t, benchSeeded)
 
-	var ours1, ours64, theirs, ratio1, ratio64 []float64
+	var ours1, ours64, theirs, ratio1, ratio64, cpu []float64
 	for round := range benchRounds {
 		var one, many, push float64
 		measure := []func(){
 			func() { push = peer.run(t, benchWindow) },
 			func() { one = b.run(t, 1, benchWindow) },
-			func() { many = b.run(t, benchWriters, benchWindow) },
+			func() {
+				before, acked := cpuOf(t, d.cmd.Process.Pid), b.acked.Load()
+				many = b.run(t, benchWriters, benchWindow)
+				cpu = append(cpu, float64((cpuOf(t, d.cmd.Process.Pid)-before).Microseconds())/float64(b.acked.Load()-acked))
+			},
 		}
 		if round%2 == 1 {
 			slices.Reverse(measure)
@@ -88,7 +98,7 @@ func benchCommits(t *testing.T) []goal {
 		{"git commit && git push loop (core.fsync=all)", fmt.Sprintf("%.1f/s", median(theirs)), "peer", true},
 		{"acked durable commits, REST x1", fmt.Sprintf("%.0f/s = %.1fx push loop", median(ours1), median(ratio1)), "measured", true},
 		{"acked durable commits, REST x64", fmt.Sprintf("%.0fx push loop [%.0f..%.0f]", r64, slices.Min(ratio64), slices.Max(ratio64)), ">= 100x", r64 >= 100},
-		{"acked durable commits, REST x64", fmt.Sprintf("%.0f/s", n64), ">= 1000/s", n64 >= 1000},
+		{"acked durable commits, REST x64", fmt.Sprintf("%.0f/s, %.0f us CPU each", n64, median(cpu)), ">= 1000/s", n64 >= 1000},
 	}
 }
 
@@ -324,4 +334,113 @@ func (w *planWorld) plan(t *testing.T, next gitstore.Hash) int {
 		}
 	}
 	return plans
+}
+
+// The load of the watch benchmark.
+const (
+	watchStreams = 1000
+	watchConns   = 8
+	watchApplies = 60 // commits
+	watchDocs    = 50 // new documents in each, so that many events on each stream
+)
+
+// benchWatch delivers every new resource of a burst to every stream, and counts what arrives.
+func benchWatch(t *testing.T) []goal {
+	d := newDaemon(t)
+	d.start()
+	b := &restBench{base: "http://" + d.addr.HTTP, client: http.DefaultClient, token: d.token("bench", "acme", "control.write devops.drift-rules.write")}
+	token := d.token("watcher", "acme", "devops.gitops.read")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var listed, streams sync.WaitGroup
+	counts := make([]atomic.Int64, watchStreams)
+	conns := make([]pb.GitOpsSyncClient, watchConns)
+	for i := range conns {
+		c, err := grpc.NewClient(d.addr.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns[i] = pb.NewGitOpsSyncClient(c)
+	}
+	listed.Add(watchStreams)
+	for i := range watchStreams {
+		streams.Go(func() {
+			err := watchOne(ctx, conns[i%watchConns], token, &counts[i], listed.Done)
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("stream %d: %v", i, err)
+			}
+		})
+	}
+	listed.Wait()
+
+	const want = watchApplies * watchDocs
+	daemonBefore, clientBefore, started := cpuOf(t, d.cmd.Process.Pid), ownCPU(t), time.Now()
+	b.seed(t, want)
+	for i := range counts {
+		for deadline := time.Now().Add(60 * time.Second); counts[i].Load() < want; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("stream %d got %d of %d events in 60 s", i, counts[i].Load(), want)
+			}
+		}
+	}
+	took := time.Since(started)
+	daemonCPU, clientCPU := cpuOf(t, d.cmd.Process.Pid)-daemonBefore, ownCPU(t)-clientBefore
+	var delivered int64
+	for i := range counts {
+		if n := counts[i].Load(); n != want {
+			t.Errorf("stream %d got %d events for %d changes", i, n, want)
+		}
+		delivered += counts[i].Load()
+	}
+	cancel()
+	streams.Wait()
+	rate := float64(delivered) / took.Seconds()
+	perEvent := func(cpu time.Duration) float64 { return float64(cpu.Nanoseconds()) / float64(delivered) / 1000 }
+	return []goal{{fmt.Sprintf("watch, %d streams", watchStreams),
+		fmt.Sprintf("%.0f events/s delivered, %.2f us CPU an event in the daemon, %.2f us in the readers", rate, perEvent(daemonCPU), perEvent(clientCPU)), "measured", true}}
+}
+
+// watchOne counts the events of one stream; listed is called after the first complete list.
+func watchOne(ctx context.Context, c pb.GitOpsSyncClient, token string, n *atomic.Int64, listed func()) error {
+	stream, err := c.WatchSyncState(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), &pb.WatchSyncStateRequest{})
+	if err != nil {
+		return err
+	}
+	initial := true
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if initial {
+			if !m.More {
+				initial = false
+				listed()
+			}
+			continue
+		}
+		n.Add(int64(len(m.Events)))
+	}
+}
+
+// cpuOf is the CPU time that a process has used, from /proc.
+func cpuOf(t *testing.T, pid int) time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	var user, system int64
+	fmt.Sscan(fields[11], &user)
+	fmt.Sscan(fields[12], &system)
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
+}
+
+func ownCPU(t *testing.T) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

@@ -39,6 +39,15 @@ type ListenersConfig struct {
 	GRPC         string `json:"grpc"`
 	Admin        string `json:"admin"`
 	ProxyEndsTLS bool   `json:"proxyEndsTLS"`
+
+	TLS TLSConfig `json:"tls"`
+}
+
+// TLSConfig ends TLS at the HTTP and gRPC listeners; no certificate means plain text.
+type TLSConfig struct {
+	CertFile     string `json:"certFile"`
+	KeyFile      string `json:"keyFile"`
+	ClientCAFile string `json:"clientCAFile"`
 }
 
 // EtcdConfig names an external cluster; no endpoints means the embedded one.
@@ -118,6 +127,9 @@ func settings() []setting {
 		{"listeners.grpc", "grpc-addr", "address of gRPC"},
 		{"listeners.admin", "admin-addr", "address of health and metrics"},
 		{"listeners.proxyEndsTLS", "proxy-ends-tls", "allow plain listeners beyond loopback: a proxy ends TLS"},
+		{"listeners.tls.certFile", "tls-cert-file", "certificate chain of the HTTP and gRPC listeners"},
+		{"listeners.tls.keyFile", "tls-key-file", "key of that certificate"},
+		{"listeners.tls.clientCAFile", "tls-client-ca-file", "ask for client certificates of this authority"},
 		{"etcd.endpoints", "etcd-endpoints", "external etcd, comma-separated URLs; none runs it embedded"},
 		{"etcd.caFile", "etcd-ca-file", "certificate authority of etcd"},
 		{"etcd.certFile", "etcd-cert-file", "client certificate for etcd"},
@@ -385,6 +397,9 @@ func (c *Config) validate(origins Origins) error {
 		fault("stateDir", "no state directory: give --state-dir, or set STATE_DIRECTORY, XDG_STATE_HOME or HOME")
 	}
 	c.validateListeners(fault)
+	if t := c.Listeners.TLS; (t.CertFile == "") != (t.KeyFile == "") || t.ClientCAFile != "" && t.CertFile == "" {
+		fault("listeners.tls.certFile", "TLS needs both certFile and keyFile")
+	}
 	if (c.Etcd.CertFile == "") != (c.Etcd.KeyFile == "") {
 		fault("etcd.certFile", "a client certificate needs both certFile and keyFile")
 	}
@@ -434,8 +449,8 @@ func (c *Config) validateListeners(fault func(key, format string, args ...any)) 
 		switch {
 		case l.key != "listeners.admin" && c.DevIssuer():
 			fault(l.key, "only a loopback address goes with the development issuer: set auth.issuer, or listen on 127.0.0.1")
-		case l.key != "listeners.admin" && !c.Listeners.ProxyEndsTLS:
-			fault(l.key, "plain text beyond loopback: put a proxy that ends TLS in front and set listeners.proxyEndsTLS, or listen on 127.0.0.1")
+		case l.key != "listeners.admin" && !c.Listeners.ProxyEndsTLS && c.Listeners.TLS.CertFile == "":
+			fault(l.key, "plain text beyond loopback: set listeners.tls.certFile and keyFile, or put a proxy that ends TLS in front and set listeners.proxyEndsTLS, or listen on 127.0.0.1")
 		}
 	}
 }

@@ -69,21 +69,19 @@ that end in File name the file that holds one.`,
 
 // writeConfig prints a configuration as the file that would give it.
 func writeConfig(w io.Writer, c *Config, origins Origins, showOrigin bool) error {
-	var open string // the section that the last line was in
+	var open []string // the sections that the last line was in
 	var err error
 	walkConfig(reflect.ValueOf(c).Elem(), "", func(key string, v reflect.Value) {
-		section, name, nested := strings.Cut(key, ".")
-		if !nested {
-			section, name = "", key
+		path := strings.Split(key, ".")
+		sections, name := path[:len(path)-1], path[len(path)-1]
+		for i, section := range sections {
+			if err == nil && (i >= len(open) || open[i] != section) {
+				_, err = fmt.Fprintf(w, "%s%s:\n", strings.Repeat("  ", i), section)
+				open = open[:min(i, len(open))]
+			}
 		}
-		if section != open && section != "" && err == nil {
-			_, err = fmt.Fprintf(w, "%s:\n", section)
-		}
-		open = section
-		line := name + ": " + yamlText(v)
-		if nested {
-			line = "  " + line
-		}
+		open = sections
+		line := strings.Repeat("  ", len(sections)) + name + ": " + yamlText(v)
 		if showOrigin {
 			line = fmt.Sprintf("%-44s # %s", line, origins[key])
 		}

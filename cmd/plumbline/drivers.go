@@ -4,9 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -81,32 +78,6 @@ func readSecret(provider desired.Ref, path string) (adapters.Secret, error) {
 		return adapters.Secret{}, noSuchCredential(provider, "its file cannot be read: %v", err)
 	}
 	return adapters.NewSecret(strings.TrimRight(string(data), "\r\n")), nil
-}
-
-// clientTLS is how the daemon shows itself to an external etcd.
-func clientTLS(c EtcdConfig) (*tls.Config, error) {
-	if c.CAFile == "" && c.CertFile == "" {
-		return nil, nil
-	}
-	out := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("etcd.caFile: %w", err)
-		}
-		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("etcd.caFile: %s holds no certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("etcd.certFile: %w", err)
-		}
-		out.Certificates = []tls.Certificate{pair}
-	}
-	return out, nil
 }
 
 // artifactStore is the artifact store as the API knows it.

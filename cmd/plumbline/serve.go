@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,8 +33,8 @@ func newServeCommand(sh *shell) *cobra.Command {
 		Use: "serve", Short: "Run the daemon", Args: exactly(),
 		Long: `Run the daemon until SIGTERM or SIGINT. With nothing configured it runs whole on this machine: control repositories,
 etcd and a local git host in the state directory, and a development issuer whose tokens "plumbline token" prints. Once
-it is ready the chosen addresses are in addresses.json in the state directory. SIGHUP reads the configuration again
-(log level); a second SIGTERM ends the process at once.`,
+it is ready the chosen addresses are in addresses.json in the state directory. SIGHUP reads the log level and the TLS
+files again; a second SIGTERM ends the process at once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := loadConfig(cmd, sh)
 			if err != nil {
@@ -58,6 +59,7 @@ type server struct {
 	closes []func() error
 
 	listeners struct{ http, grpc, admin net.Listener }
+	tls       *serverTLS // nil: plain text
 
 	store     state.Store
 	hub       *state.Hub
@@ -130,6 +132,15 @@ func (s *server) listen(ctx context.Context) error {
 		s.onClose(func() error { return ignoreClosed(got.Close()) })
 	}
 	s.admin = newAdmin(s)
+	if s.cfg.Listeners.TLS.CertFile == "" {
+		return nil
+	}
+	var err error
+	if s.tls, err = newServerTLS(s.cfg.Listeners.TLS); err != nil {
+		return err
+	}
+	s.listeners.http = tls.NewListener(s.listeners.http, s.tls.config("http/1.1"))
+	s.listeners.grpc = tls.NewListener(s.listeners.grpc, s.tls.config("h2"))
 	return nil
 }
 
@@ -168,7 +179,7 @@ func (s *server) openHosts(context.Context) (err error) {
 	}
 	s.host, err = githost.NewLocal(githost.LocalConfig{
 		Dir:       s.dir.join("hosted"),
-		PublicURL: func() string { return "http://" + s.listeners.http.Addr().String() },
+		PublicURL: s.publicURL,
 		Now:       time.Now,
 		MaxPush:   s.cfg.Limits.PushBytes,
 	})
@@ -177,6 +188,15 @@ func (s *server) openHosts(context.Context) (err error) {
 	}
 	s.onClose(s.host.Close)
 	return nil
+}
+
+// publicURL is where people reach the HTTP listener, as far as this machine can tell.
+func (s *server) publicURL() string {
+	scheme := "http://"
+	if s.tls != nil {
+		scheme = "https://"
+	}
+	return scheme + s.listeners.http.Addr().String()
 }
 
 func (s *server) openEngine(context.Context) (err error) {
@@ -367,6 +387,9 @@ func (s *server) onHangup(ctx context.Context, reload func() (Config, error)) {
 		c, err := reload()
 		if err == nil {
 			err = s.level.UnmarshalText([]byte(c.Log.Level))
+		}
+		if err == nil && s.tls != nil {
+			err = s.tls.load()
 		}
 		if err != nil {
 			s.log.Error("configuration not reloaded; the old one stays in force", "err", err)
