@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -294,6 +295,35 @@ func TestPushesThatAreRefused(t *testing.T) {
 	git(t, work, "push", "-q", "-f", "origin", "main", ":side")
 	if refs := git(t, s.Dir(), "for-each-ref", "--format=%(refname)"); refs != "refs/heads/main\nrefs/tags/v1" {
 		t.Errorf("refs after the forced push: %q", refs)
+	}
+	fsck(t, s)
+}
+
+// A push of several MiB comes in chunks, after a probe; deltas in it are several levels deep.
+func TestLargePush(t *testing.T) {
+	s := newStore(t)
+	url := serve(t, Door{Store: s})
+	work := cloneOf(t, url)
+	rnd := rand.NewChaCha8([32]byte{1})
+	noise := make([]byte, 3<<20)
+	rnd.Read(noise)
+	write(t, filepath.Join(work, "noise"), string(noise))
+	h := Zero
+	for i := range 25 {
+		lines := make([]string, 400)
+		for j := range lines {
+			lines[j] = fmt.Sprint(j*(1+i/5), " some text in a long file")
+		}
+		lines[i*7] = fmt.Sprint("changed ", i)
+		h = commitFile(t, work, "text", strings.Join(lines, "\n"))
+	}
+	git(t, work, "repack", "-qadf", "--depth=20")
+	git(t, work, "push", "-q", "origin", "HEAD:main")
+	if got, err := s.Resolve("refs/heads/main"); err != nil || got != h {
+		t.Errorf("main: got %s, %v, want %s", got, err, h)
+	}
+	if deltas := git(t, s.Dir(), "verify-pack", "-v", (*s.packs.Load())[0].idxPath()); !strings.Contains(deltas, "chain length = 2") {
+		t.Error("the push brought no deep deltas: the test proves too little")
 	}
 	fsck(t, s)
 }

@@ -65,8 +65,18 @@ func TestMaintainKeepsEveryObject(t *testing.T) {
 		t.Errorf("below the limit: got %+v, %v, want nothing done", st, err)
 	}
 	head = grow(t, s, head, 9)
-	git(t, s.Dir(), "repack", "-q", "-d", "--depth=20") // a pack of git's with OFS_DELTA
-	head = grow(t, s, head, 2)
+	long := strings.Repeat("a line of a long file\n", 200)
+	for i := range 5 {
+		head = put(t, s, "main", map[string]string{"long": fmt.Sprint(long, i)}, head)
+	}
+	git(t, s.Dir(), "repack", "-q", "-adf", "--depth=20") // a pack of git's with OFS_DELTA
+	if chains := git(t, s.Dir(), "verify-pack", "-v", (*reopen(t, s).packs.Load())[0].idxPath()); !strings.Contains(chains, "chain length = 1") {
+		t.Error("git made no chain of deltas: the test proves too little")
+	}
+	if _, err := s.rescan(); err != nil {
+		t.Fatal(err)
+	}
+	grow(t, s, head, 4)
 	want := allObjects(t, s)
 	st, err := s.Maintain(t.Context())
 	if err != nil || st.Merged != st.Packs || st.Removed != st.Packs || s.PackCount() != 1 {
@@ -86,6 +96,26 @@ func TestMaintainKeepsEveryObject(t *testing.T) {
 		t.Errorf("objects/pack holds %v, want one pack and its index", packs)
 	}
 	git(t, s.Dir(), "index-pack", "--strict", "-o", t.TempDir()+"/x.idx", (*s.packs.Load())[0].path)
+}
+
+// A reader that began before a merge must look again, although the directory holds nothing that we do not know.
+func TestReadersNoticeAMerge(t *testing.T) {
+	s := newStore(t)
+	s.packLimit = 2
+	grow(t, s, Zero, 3)
+	before := s.packs.Load()
+	if again, err := s.changed(before); err != nil || again {
+		t.Errorf("nothing happened: got %v, %v, want false", again, err)
+	}
+	if _, err := s.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.rescan(); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.changed(before); err != nil || !again {
+		t.Errorf("after a merge: got %v, %v, want true", again, err)
+	}
 }
 
 func TestMaintainLeavesWhatOthersClaim(t *testing.T) {

@@ -154,6 +154,30 @@ func checkDamaged(t *testing.T, dir string, want map[Hash]string, what string) {
 	}
 }
 
+// An index that names the wrong object for an id must not make a reader believe it.
+func TestReadsCompareTheID(t *testing.T) {
+	s := newStore(t)
+	w, err := s.newPackWriter(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.object(Hash{1}, BlobObject, []byte("not what it says")); err != nil {
+		t.Fatal(err)
+	}
+	st, err := w.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.install(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if data, err := s.Blob(Hash{1}); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %q, %v, want ErrCorrupt", data, err)
+	}
+}
+
 func TestReadsSurviveOneDamagedCopy(t *testing.T) {
 	s := newStore(t)
 	b := s.NewBatch()

@@ -50,7 +50,8 @@ type quarantine struct {
 	pack    *pack
 }
 
-// receive stores a pack in a directory of its own and checks it. Nothing in the repository changes.
+// receive stores a pack in a directory of its own and checks it. Nothing in the repository changes. Any number of
+// slow clients may send; few packs are checked at a time, for that takes memory.
 func (s *Store) receive(ctx context.Context, r io.Reader, limit int64) (*quarantine, error) {
 	q := &quarantine{store: s, dir: filepath.Join(s.path("plumbline/incoming"), uniqueName())}
 	if err := os.Mkdir(q.dir, 0o777); err != nil {
@@ -70,19 +71,31 @@ func (s *Store) receive(ctx context.Context, r io.Reader, limit int64) (*quarant
 	if err := q.spool(ctx, r, limit); err != nil {
 		return nil, err
 	}
+	if err := q.index(ctx); err != nil {
+		return nil, err
+	}
+	sound = true
+	return q, nil
+}
+
+// index finds and checks the objects of the pack.
+func (q *quarantine) index(ctx context.Context) error {
+	select {
+	case q.store.receives <- struct{}{}:
+		defer func() { <-q.store.receives }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	x := indexer{q: q}
 	if err := x.run(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	idx := encodeIdx(slices.Clone(q.entries), q.sum)
-	t, err := newTable(idx)
+	t, err := newTable(encodeIdx(slices.Clone(q.entries), q.sum))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	q.pack = &pack{table: t, name: "incoming", path: path, size: q.size}
-	err = q.checkModules(x.modules)
-	sound = err == nil
-	return q, err
+	q.pack = &pack{table: t, name: "incoming", path: q.file.Name(), size: q.size}
+	return q.checkModules(x.modules)
 }
 
 // spool copies the pack into the quarantine and compares its checksum.

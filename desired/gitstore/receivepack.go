@@ -211,12 +211,6 @@ func (d *Door) judge(ctx context.Context, q *pushRequest, pack io.Reader, limit 
 	if v := d.checkCommands(q.updates); v != nil {
 		return v
 	}
-	select { // a push in memory and on disk is dear: few at a time
-	case d.Store.receives <- struct{}{}:
-		defer func() { <-d.Store.receives }()
-	case <-ctx.Done():
-		return &verdict{all: "cancelled"}
-	}
 	p := &Push{Updates: q.updates, Options: q.options, Remote: remote{out}, store: d.Store}
 	if q.needsPack() {
 		in, err := d.Store.receive(ctx, pack, limit)

@@ -30,7 +30,7 @@ const (
 	objectCache    = 32 << 20 // trees and commits
 	deltaCache     = 8 << 20  // bases of delta chains
 	openPacks      = 128      // pack and index files
-	maxReceives    = 2        // pushes judged at a time
+	maxReceives    = 2        // packs from outside being checked at a time
 	maxGitPrograms = 16       // upload-pack and merge-tree processes at a time
 )
 
@@ -44,7 +44,7 @@ type Store struct {
 	objects   *lru[Hash, cachedObject]
 	names     nameLocks     // refs that this process is writing
 	deflates  sync.Pool     // *deflater
-	receives  chan struct{} // slots for pushes being judged
+	receives  chan struct{} // slots for packs from outside being checked
 	programs  chan struct{} // slots for git processes
 	broken    atomic.Pointer[error]
 	closed    atomic.Bool
@@ -470,8 +470,11 @@ func (s *Store) takeOver(entries []os.DirEntry) (bool, error) {
 	for _, p := range dropped {
 		s.dropPack(p)
 	}
+	if found+len(dropped) == 0 {
+		return false, nil
+	}
 	s.setPacks(list)
-	return found+len(dropped) > 0, nil
+	return true, nil
 }
 
 // dropPack forgets a pack that left the directory. Readers that hold it open finish undisturbed.

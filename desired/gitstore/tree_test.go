@@ -140,6 +140,47 @@ func checkDiff(t testing.TB, rt *rapid.T, r Reader, a, b Hash, old, new map[stri
 	}
 }
 
+// A name that turns from file to directory, or back, moves to another place in its directory.
+func TestFilesAndDirectoriesChangePlaces(t *testing.T) {
+	s := newStore(t)
+	b := s.NewBatch()
+	e := TreeEntry{Mode: 0o100644, Hash: b.AddBlob([]byte("x"))}
+	file := map[string]TreeEntry{"a": e, "a-": e, "a.b": e, "a0": e}
+	dir := map[string]TreeEntry{"a/x": e, "a-": e, "a.b": e, "a0": e}
+	build := func(files map[string]TreeEntry) Hash {
+		h, err := b.WriteTree(Zero, files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	asFile, asDir := build(file), build(dir)
+	rows := []struct {
+		what     string
+		from, to Hash
+		changes  map[string]TreeEntry
+	}{
+		{"file to directory", asFile, asDir, map[string]TreeEntry{"a": {}, "a/x": e}},
+		{"directory to file", asDir, asFile, map[string]TreeEntry{"a": e, "a/x": {}}},
+		{"nothing", asDir, asDir, map[string]TreeEntry{"a/x": e, "none": {}, "a/none/x": {}}},
+		{"whole directory away", asDir, build(map[string]TreeEntry{"a-": e, "a.b": e, "a0": e}), map[string]TreeEntry{"a": {}}},
+		{"everything away", asDir, b.AddTree(nil, Zero), map[string]TreeEntry{"a": {}, "a-": {}, "a.b": {}, "a0": {}}},
+		{"a directory set at once", asFile, asDir, map[string]TreeEntry{"a": {Mode: modeTree, Hash: build(map[string]TreeEntry{"x": e})}}},
+	}
+	for _, row := range rows {
+		if got, err := b.WriteTree(row.from, row.changes); err != nil || got != row.to {
+			t.Errorf("%s: got %s, %v, want %s", row.what, got, err, row.to)
+		}
+	}
+	for what, changes := range map[string]map[string]TreeEntry{
+		"a file over a directory": {"a": e}, "below a file": {"a-/x": e}, "both at once": {"n": e, "n/m": e},
+	} {
+		if _, err := b.WriteTree(asDir, changes); desired.ClassOf(err) != desired.Conflict {
+			t.Errorf("%s: got %v, want conflict", what, err)
+		}
+	}
+}
+
 func TestTreesBuiltByManyEditsSatisfyFsck(t *testing.T) {
 	s := newStore(t)
 	b := s.NewBatch()
