@@ -48,6 +48,7 @@ func TestRulesAreSeenToFail(t *testing.T) {
 		{"no mutable package variables", "a counter", "api/x.go", `package api; var n int; func f() { n++ }`, "variable n is written to at api/x.go:1"},
 		{"no mutable package variables", "an element", "api/x.go", `package api; var m = map[string]int{}; func f() { m["a"] = 1 }`, "variable m is written to"},
 		{"no mutable package variables", "its address", "api/x.go", `package api; var n = 1; func f() *int { return &n }`, "variable n is written to"},
+		{"no mutable package variables", "its address, in a test that looks", "api/x_test.go", `package api; var n = 1; func f() *int { return &n }`, ""},
 		{"no mutable package variables", "a deleted key", "api/x.go", `package api; var m = map[string]int{}; func f() { delete(m, "a") }`, "variable m is written to"},
 		{"no mutable package variables", "a lock", "api/x.go", `package api; import "sync"; var mu sync.Mutex`, "is shared state (sync.Mutex)"},
 		{"no mutable package variables", "a channel", "api/x.go", `package api; var c chan int`, "is a channel"},
@@ -65,6 +66,8 @@ func TestRulesAreSeenToFail(t *testing.T) {
 
 		{"no context in a struct", "kept", "api/x.go", `package api; import "context"; type s struct { ctx context.Context }`, "a struct holds a context.Context"},
 		{"no context in a struct", "a message", "api/x.go", "package api\n\nimport \"context\"\n\ntype s struct {\n\tctx context.Context // of the caller\n}\n", ""},
+
+		{"no context in a struct", "a stream's own", "api/x.go", `package api; import ("context"; "google.golang.org/grpc"); type s struct { grpc.ServerStream; ctx context.Context }`, ""},
 
 		{"testing stays in tests", "shipped", "api/x.go", `package api; import _ "testing"`, "api imports testing"},
 		{"testing stays in tests", "the drivers' suite", "adapters/adaptertest/x.go", `package adaptertest; import _ "testing"`, ""},
