@@ -385,7 +385,7 @@ func readContent(ctx context.Context, c adapters.Change) (map[string]string, err
 		if err != nil {
 			return nil, err
 		}
-		files[ch.Path] = string(data)
+		files[ch.Digest+" "+ch.Path] = string(data)
 	}
 	return files, nil
 }

@@ -259,7 +259,7 @@ func (f *Fake) author(r *repo, c adapters.Change, s *desired.CommitSpec, content
 }
 
 func edit(files map[string]string, ch desired.FileChange, content map[string]string, c adapters.Change) error {
-	data, given := content[ch.Path]
+	data, given := content[ch.Digest+" "+ch.Path]
 	old, exists := files[ch.Path]
 	switch ch.Operation {
 	case "add":
@@ -365,8 +365,10 @@ func (p *pull) update(c adapters.Change, s *desired.PullRequestSpec) {
 	if wants(c, "spec.description") {
 		p.Description = s.Description
 	}
-	if wants(c, "spec.reviewers") {
-		p.Reviewers = slices.Clone(s.Reviewers)
+	for _, name := range s.Reviewers { // who was asked by others stays asked
+		if wants(c, "spec.reviewers") && !slices.Contains(p.Reviewers, name) {
+			p.Reviewers = append(p.Reviewers, name)
+		}
 	}
 	if wants(c, "spec.targetBranch") && s.TargetBranch != "" {
 		p.TargetBranch = s.TargetBranch

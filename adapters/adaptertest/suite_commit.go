@@ -14,6 +14,7 @@ import (
 func commitScenes() []sceneTest {
 	return []sceneTest{
 		{"adds, modifies, renames and deletes", commitOperations},
+		{"may change one path twice", commitSamePath},
 		{"says who wrote it and which change it was", commitAuthor},
 		{"happens once when repeated", commitRepeated},
 		{"happens once when the reply is lost and others commit on top", commitLostReply},
@@ -53,6 +54,19 @@ func commitOperations(s *scene) {
 	got := s.Files(r.Ref, see[*adapters.CommitActual](s, second).SHA)
 	delete(got, "README.md")
 	equal(s, "after the second", got, map[string]string{"src/a.txt": "A\n", "moved/c.bin": "\x00\xff", "start.sh": "#!/bin/bash\n"})
+}
+
+// One path with two contents in one commit: each change has its own.
+func commitSamePath(s *scene) {
+	s.need(s.Files != nil, "Files")
+	r := s.made("same-path")
+	c := s.commit(r, desired.CommitSpec{Branch: "main", Changes: []desired.FileChange{
+		{Path: "a", Operation: "add", Digest: "sha256:01"}, {Path: "b", Operation: "rename", From: "a"}, {Path: "a", Operation: "add", Digest: "sha256:02"},
+	}}, nil)
+	c.Content = func(_ context.Context, path, digest string) ([]byte, error) { return []byte(path + digest), nil }
+	s.do(c, adapters.Run)
+	got := s.Files(r.Ref, "main")
+	equal(s, "a and b", []string{got["a"], got["b"]}, []string{"asha256:02", "asha256:01"})
 }
 
 func commitAuthor(s *scene) {

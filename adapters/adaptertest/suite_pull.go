@@ -115,6 +115,9 @@ func pullFields(s *scene) {
 		s.again(p, c)
 		equal(s, row.field, *see[*adapters.PullRequestActual](s, p), want)
 	}
+	spec.Reviewers, want.Reviewers = []string{"b", "c"}, []string{"a", "b", "c"} // who was asked stays asked
+	s.do(p, adapters.Update, "spec.reviewers")
+	equal(s, "reviewers", *see[*adapters.PullRequestActual](s, p), want)
 }
 
 func pullConflicts(s *scene) {

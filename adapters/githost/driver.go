@@ -242,9 +242,6 @@ func (l *Local) within(ctx context.Context, c adapters.Change, fn func(*hosted) 
 	defer release()
 	for try := 1; ; try++ {
 		out, err := fn(h)
-		if errors.Is(err, gitstore.ErrBroken) {
-			l.retire(h)
-		}
 		var moved *gitstore.RefError
 		if !errors.As(err, &moved) {
 			return out, err
@@ -309,6 +306,7 @@ func classify(op string, ref desired.Ref, err error) error {
 		return nil
 	}
 	var known *desired.Error
+	var moved *gitstore.RefError
 	class := desired.Internal
 	switch {
 	case errors.As(err, &known):
@@ -318,6 +316,9 @@ func classify(op string, ref desired.Ref, err error) error {
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		class = desired.Transient
+	case errors.As(err, &moved):
+		class = desired.Transient
+		err = fmt.Errorf("%w: another program is changing it", err)
 	case errors.Is(err, gitstore.ErrCorrupt):
 		class = desired.Stalled
 		err = fmt.Errorf("%w: run git fsck in it, and restore what is damaged from a clone", err)

@@ -95,10 +95,13 @@ func readFiles(ctx context.Context, c adapters.Change, s *desired.CommitSpec) (m
 		if err != nil {
 			return nil, err
 		}
-		files[ch.Path] = data
+		files[contentKey(ch)] = data
 	}
 	return files, nil
 }
+
+// contentKey tells two contents of one path in one commit apart.
+func contentKey(ch desired.FileChange) string { return ch.Digest + " " + ch.Path }
 
 // author adds the commit to its branch.
 func (l *Local) author(ctx context.Context, h *hosted, c adapters.Change, s *desired.CommitSpec, files map[string][]byte) (gitstore.Hash, string, error) {
@@ -187,7 +190,7 @@ func (e *edits) one(ch desired.FileChange) error {
 	if err != nil {
 		return err
 	}
-	data, given := e.files[ch.Path]
+	data, given := e.files[contentKey(ch)]
 	entry := gitstore.TreeEntry{Name: path.Base(ch.Path), Mode: plainFile}
 	if exists && (old.Mode == plainFile || old.Mode == executableFile) {
 		entry.Mode = old.Mode

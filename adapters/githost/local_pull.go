@@ -315,8 +315,10 @@ func (r *pullRecord) update(c adapters.Change, s *desired.PullRequestSpec, defau
 	if wants(c, "spec.description") {
 		r.Description = s.Description
 	}
-	if wants(c, "spec.reviewers") {
-		r.Reviewers = slices.Clone(s.Reviewers)
+	for _, name := range s.Reviewers { // who was asked by others stays asked
+		if wants(c, "spec.reviewers") && !slices.Contains(r.Reviewers, name) {
+			r.Reviewers = append(r.Reviewers, name)
+		}
 	}
 	if target := cmp.Or(s.TargetBranch, defaultBranch); wants(c, "spec.targetBranch") && target != r.Target {
 		r.Target, r.Approvals, r.Checks = target, nil, nil

@@ -314,5 +314,9 @@ func (l *Local) write(ctx context.Context, h *hosted, b *gitstore.Batch) error {
 	if err := l.touch(); err != nil {
 		return err
 	}
-	return h.store.Write(ctx, b)
+	err := h.store.Write(ctx, b)
+	if errors.Is(err, gitstore.ErrBroken) {
+		l.retire(h) // it takes no further write: the next use opens and verifies it anew
+	}
+	return err
 }
