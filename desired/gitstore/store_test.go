@@ -187,7 +187,7 @@ func TestObjectsOfOtherPrograms(t *testing.T) {
 	s := newStore(t)
 	work := t.TempDir()
 	git(t, work, "init", "-q")
-	for i := range 30 {
+	for i := range 12 {
 		lines := strings.Repeat(fmt.Sprintf("line of %d\n", i%3), 200)
 		write(t, filepath.Join(work, "file"), lines+fmt.Sprint(i))
 		write(t, filepath.Join(work, fmt.Sprintf("d%d", i), "f"), "x")
@@ -216,8 +216,8 @@ func TestObjectsOfOtherPrograms(t *testing.T) {
 			_, err = fresh.Blob(e.Hash)
 			return true, err
 		})
-		if err != nil || n != 30 {
-			t.Fatalf("%s: walked %d commits, %v; want 30", what, n, err)
+		if err != nil || n != 12 {
+			t.Fatalf("%s: walked %d commits, %v; want 12", what, n, err)
 		}
 	}
 	check("pushed")

@@ -14,19 +14,20 @@ type Trailer struct{ Key, Value string }
 // paragraph is the title and never holds trailers. Lines that start with white space continue the one before.
 func (c *Commit) Trailers() []Trailer {
 	var out []Trailer
+	open := false // the line before belongs to the last trailer
 	for _, line := range trailerBlock(c.Message) {
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		if isSpace(line[0]) {
-			if len(out) > 0 {
+		i := separator(line)
+		switch {
+		case isSpace(line[0]):
+			if open {
 				last := &out[len(out)-1]
 				last.Value = strings.TrimSpace(last.Value + " " + strings.TrimSpace(line))
 			}
-			continue
-		}
-		if i := separator(line); i > 0 {
+		case line[0] == '#' || i < 1:
+			open = false
+		default:
 			out = append(out, Trailer{Key: strings.TrimSpace(line[:i]), Value: strings.TrimSpace(line[i+1:])})
+			open = true
 		}
 	}
 	return out

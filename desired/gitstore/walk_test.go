@@ -143,9 +143,10 @@ func TestTrailersAgreeWithGit(t *testing.T) {
 		}
 	}
 	line := rapid.SampledFrom([]string{"", "title", "Key: v", "Two-Words: x y", " folded", "Signed-off-by: A <a@b>", "no trailer here", "a:b"})
-	rapid.Check(t, func(rt *rapid.T) {
-		if err := check("title\n\n" + strings.Join(rapid.SliceOfN(line, 1, 8).Draw(rt, "lines"), "\n") + "\n"); err != nil {
-			rt.Fatal(err)
+	lines := rapid.SliceOfN(line, 1, 8)
+	for seed := range 40 { // each asks git, which takes its time
+		if err := check("title\n\n" + strings.Join(lines.Example(seed), "\n") + "\n"); err != nil {
+			t.Error(err)
 		}
-	})
+	}
 }
