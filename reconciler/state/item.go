@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unique"
 
 	"github.com/connectsoft/plumbline/reconciler/plan"
 )
@@ -75,6 +76,8 @@ func itemOf(kv KV) (*Item, error) {
 	case States:
 		var v SyncState
 		v, err = Decode[SyncState](kv)
+		// These repeat from record to record; sharing them saves a good part of what a record takes.
+		share(&i.Tenant, (*string)(&v.Ref.Kind), &v.Ref.Tenant, &v.Ref.Project, (*string)(&v.Phase), &v.Reason, &v.DesiredCommit, &v.AppliedCommit)
 		i.State = &v
 	case Findings:
 		var v plan.Finding
@@ -86,6 +89,12 @@ func itemOf(kv KV) (*Item, error) {
 		i.Horizon = &v
 	}
 	return i, err
+}
+
+func share(texts ...*string) {
+	for _, s := range texts {
+		*s = unique.Make(*s).Value()
+	}
 }
 
 // itemID drops the resource id that a finding's key begins with.
