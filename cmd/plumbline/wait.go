@@ -28,6 +28,10 @@ type waitOptions struct {
 
 const deleted = "deleted"
 
+// settle is how long a resource has to be stuck before waiting for it is given up: drift that is being reverted, or a
+// look that was asked for a moment ago, shows a stuck phase in passing.
+const settle = 2 * time.Second
+
 func newWaitCommand(c *connection) *cobra.Command {
 	var o waitOptions
 	var project, want string
@@ -127,23 +131,42 @@ func waitForOne(ctx context.Context, c *connection, r *rest, o waitOptions, id s
 	query := url.Values{}
 	setIf(query, "minCommit", o.commit)
 	var last api.SyncState
+	var stuck patience
 	for pause := newPause(); ; {
 		var s api.SyncState
 		err := r.get(ctx, "/sync-states/"+url.PathEscape(id), query, &s)
 		done, err := judgeWait(o, seq, s, err)
-		if done || (err != nil && ctx.Err() == nil) {
-			if err == nil && !o.quiet {
+		switch {
+		case done:
+			if !o.quiet {
 				fmt.Fprintf(c.sh.stderr, "%s %s\n", firstOf(s.Ref, id), strings.ToLower(o.phase))
 			}
+			return nil
+		case stuck.over(err, time.Now()) && ctx.Err() == nil:
 			return err
-		}
-		if s.Ref != "" {
+		case s.Ref != "":
 			last = s
 		}
 		if !pause.next(ctx) {
 			return stillWaiting(ctx, o, id, last)
 		}
 	}
+}
+
+// patience tells an error that ends the waiting from one that may pass.
+type patience struct{ since time.Time }
+
+func (p *patience) over(err error, now time.Time) bool {
+	switch {
+	case err == nil:
+		p.since = time.Time{}
+		return false
+	case desired.ClassOf(err) != desired.Stalled:
+		return true
+	case p.since.IsZero():
+		p.since = now
+	}
+	return now.Sub(p.since) >= settle
 }
 
 func stillWaiting(ctx context.Context, o waitOptions, id string, last api.SyncState) error {
