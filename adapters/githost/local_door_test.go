@@ -46,6 +46,7 @@ func push(clone string, args ...string) (string, error) {
 }
 
 func TestDoorServesCloneAndPush(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	o.must(branchOf(r, "feature/x"), adapters.Create)
@@ -76,6 +77,7 @@ func TestDoorServesCloneAndPush(t *testing.T) {
 }
 
 func TestDoorKeepsProtection(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	o.must(branchOf(r, "release/1"), adapters.Create)
@@ -125,6 +127,7 @@ func TestDoorKeepsProtection(t *testing.T) {
 }
 
 func TestDoorOfAnArchivedOrBrokenRepositoryIsReadOnly(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	url, clone := served(t, o, r)
@@ -145,6 +148,7 @@ func TestDoorOfAnArchivedOrBrokenRepositoryIsReadOnly(t *testing.T) {
 }
 
 func TestDoorMakesNothingAndLeadsNowhere(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	o.made("r")
 	for _, path := range [][3]string{{"acme", "shop", "missing"}, {"acme", "shop", "../r"}, {"..", "shop", "r"}, {"acme", "", "r"}, {"evil", "shop", "r"}, {"acme", "shop", ""}, {".trash", "x", "y"}} {
@@ -170,6 +174,7 @@ func TestDoorMakesNothingAndLeadsNowhere(t *testing.T) {
 
 // A pull request from the first push to the merge, through the door, and a fetch of the result.
 func TestDoorAndPullRequest(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	r.Spec.(*desired.RepositorySpec).Protection = []desired.BranchProtection{{Pattern: "main", RequirePull: true}}

@@ -102,6 +102,7 @@ func (o *outside) made(name string) adapters.Subject {
 }
 
 func TestSettingsThatCannotBeReadAreUnknown(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	path := settingsPath(o.local.path(r.Ref))
@@ -143,6 +144,7 @@ func TestSettingsThatCannotBeReadAreUnknown(t *testing.T) {
 }
 
 func TestDamagedRepositoryIsUnknown(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	for name, damage := range map[string]func(dir string) error{
 		"no-head":     func(dir string) error { return os.Remove(filepath.Join(dir, "HEAD")) },
@@ -179,6 +181,7 @@ func TestDamagedRepositoryIsUnknown(t *testing.T) {
 
 // One torn reference hides what needs it, and nothing else.
 func TestTornReferenceIsUnknown(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	o.must(branchOf(r, "b"), adapters.Create)
@@ -208,6 +211,7 @@ func TestTornReferenceIsUnknown(t *testing.T) {
 }
 
 func TestReplacedRepositoryIsOpenedAnew(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	a, b := o.made("a"), o.made("b")
 	head := o.push(b.Ref, "main", map[string]string{"x": "x\n"})
@@ -221,6 +225,7 @@ func TestReplacedRepositoryIsOpenedAnew(t *testing.T) {
 }
 
 func TestRemovedRepositoryKeepsEverything(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	o.local.cfg.Now = func() time.Time { return time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC) } // two removals in the same instant
 	r := o.made("r")
@@ -244,6 +249,7 @@ func TestRemovedRepositoryKeepsEverything(t *testing.T) {
 }
 
 func TestRepositoriesStayInTheirTenant(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	theirs := r
@@ -273,6 +279,7 @@ func TestRepositoriesStayInTheirTenant(t *testing.T) {
 }
 
 func TestDeletedBranchOutlivesGarbageCollection(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	b := branchOf(r, "feature/x")
@@ -290,6 +297,7 @@ func TestDeletedBranchOutlivesGarbageCollection(t *testing.T) {
 }
 
 func TestBranchNamesThatAreDirectoriesOfEachOther(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	a, ab := branchOf(r, "a"), branchOf(r, "a/b")
@@ -311,6 +319,7 @@ func TestBranchNamesThatAreDirectoriesOfEachOther(t *testing.T) {
 }
 
 func TestHostileCommits(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	before := o.git(r.Ref, "", "rev-parse", "main")
@@ -339,6 +348,7 @@ func TestHostileCommits(t *testing.T) {
 }
 
 func TestCommitKeepsModesAndLinks(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	link := o.git(r.Ref, "README.md", "hash-object", "-w", "--stdin")
@@ -367,6 +377,7 @@ func TestCommitKeepsModesAndLinks(t *testing.T) {
 // Everybody writes at once: our driver, git in the directory, git gc. Every commit of ours is there once, none of
 // theirs is lost.
 func TestManyWriters(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	const each = 12
@@ -416,6 +427,7 @@ func TestManyWriters(t *testing.T) {
 }
 
 func TestOnlySoManyRepositoriesAreOpen(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	o.local.cfg.MaxOpen = 2
 	var all []adapters.Subject
@@ -437,6 +449,7 @@ func TestOnlySoManyRepositoriesAreOpen(t *testing.T) {
 }
 
 func TestRepositoryInUseIsNotMoved(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	_, release, err := o.local.use(t.Context(), r.Ref)
@@ -465,6 +478,7 @@ func TestRepositoryInUseIsNotMoved(t *testing.T) {
 }
 
 func TestApprovalsAndChecksAreOfOneHead(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	o.must(branchOf(r, "f"), adapters.Create)
@@ -509,6 +523,7 @@ func TestApprovalsAndChecksAreOfOneHead(t *testing.T) {
 }
 
 func TestRetargetedPullRequestIsJudgedAnew(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	o.must(branchOf(r, "release"), adapters.Create)
@@ -530,6 +545,7 @@ func TestRetargetedPullRequestIsJudgedAnew(t *testing.T) {
 
 // A branch that was reset to its target lost its commits; that is no merge.
 func TestResetSourceIsNoMerge(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	r := o.made("r")
 	o.must(branchOf(r, "f"), adapters.Create)
@@ -550,6 +566,7 @@ func TestResetSourceIsNoMerge(t *testing.T) {
 }
 
 func TestNewLocalRefusesAndCleans(t *testing.T) {
+	t.Parallel()
 	if _, err := NewLocal(LocalConfig{}); desired.ClassOf(err) != desired.Invalid {
 		t.Errorf("no directory: got %v, want invalid", err)
 	}
@@ -565,6 +582,7 @@ func TestNewLocalRefusesAndCleans(t *testing.T) {
 }
 
 func TestRemoteURLWithoutAPublicOneIsCloned(t *testing.T) {
+	t.Parallel()
 	o := newOutside(t)
 	o.local.cfg.PublicURL = nil
 	r := o.made("r")
