@@ -114,19 +114,30 @@ func (s *Store) checkFormat() error {
 				"%s is not a bare git repository: %s is missing", s.dir, d)
 		}
 	}
+	for file, why := range map[string]string{
+		"objects/info/alternates": "borrows objects from another repository: git repack -a -d and remove the file",
+		"shallow":                 "is a shallow clone: git fetch --unshallow",
+	} {
+		if info, err := os.Stat(s.path(file)); err == nil && info.Size() > 0 {
+			return desired.Errorf("open repository", desired.Ref{}, desired.Invalid, "%s %s", s.dir, why)
+		}
+	}
 	config, err := readConfig(s.path("config"))
 	if err != nil {
 		return err
 	}
 	refuse := func(what string) error {
 		return desired.Errorf("open repository", desired.Ref{}, desired.Invalid,
-			"%s %s; convert it to a SHA-1 repository with loose and packed refs", s.dir, what)
+			"%s %s; clone it into a plain SHA-1 repository and open that", s.dir, what)
 	}
 	if f := config["extensions.objectformat"]; f != "" && !strings.EqualFold(f, "sha1") {
 		return refuse("uses the object format " + f + ", only sha1 is supported")
 	}
 	if f := config["extensions.refstorage"]; f != "" && !strings.EqualFold(f, "files") {
 		return refuse("uses the ref storage " + f + ", only files is supported")
+	}
+	if f := config["extensions.partialclone"]; f != "" {
+		return refuse("is a partial clone")
 	}
 	if v := config["core.repositoryformatversion"]; v != "" && v != "0" && v != "1" {
 		return refuse("has the unknown format version " + v)

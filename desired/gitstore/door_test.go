@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/connectsoft/plumbline/desired"
 )
@@ -297,6 +298,54 @@ func TestPushesThatAreRefused(t *testing.T) {
 		t.Errorf("refs after the forced push: %q", refs)
 	}
 	fsck(t, s)
+}
+
+// A client that goes away must not leave a git process behind, nor its children.
+func TestProgramEndsWithItsRequest(t *testing.T) {
+	s := newStore(t)
+	bin, pids := t.TempDir(), filepath.Join(t.TempDir(), "pids")
+	script := "#!/bin/sh\nenv > " + pids + ".env\nsleep 600 &\necho $! $$ > " + pids + ".new\nmv " + pids + ".new " + pids + "\nwait\n"
+	write(t, filepath.Join(bin, "git"), script)
+	if err := os.Chmod(filepath.Join(bin, "git"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("PLUMBLINE_SECRET", "hunter2")
+	t.Setenv("GIT_DIR", "/elsewhere")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		waitFor(t, func() bool { _, err := os.Stat(pids); return err == nil })
+		cancel()
+	}()
+	if _, _, err := s.run(ctx, program{args: []string{"upload-pack"}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want cancelled", err)
+	}
+	data, err := os.ReadFile(pids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pid := range strings.FieldsSeq(string(data)) {
+		waitFor(t, func() bool {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			return err != nil || strings.Contains(string(stat), ") Z ")
+		})
+	}
+	env, err := os.ReadFile(pids + ".env")
+	if err != nil || strings.Contains(string(env), "hunter2") || strings.Contains(string(env), "GIT_DIR") {
+		t.Errorf("git sees our environment (%v):\n%s", err, env)
+	}
+}
+
+// waitFor polls until something is so.
+func waitFor(t testing.TB, ok func() bool) {
+	for range 2000 {
+		if ok() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Error("waited in vain")
 }
 
 // A push of several MiB comes in chunks, after a probe; deltas in it are several levels deep.

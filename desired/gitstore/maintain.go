@@ -30,7 +30,7 @@ const (
 	classFactor = 8
 	classCount  = 3 // packs above 64 MiB stay as they are
 	mergeWidth  = 8 // packs of one class that are worth merging
-	mergeMost   = 1000
+	mergeMost   = 200
 	mergeDepth  = 250 // deltas on deltas in a merged pack; deeper ones are written whole
 )
 

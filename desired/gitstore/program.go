@@ -76,6 +76,7 @@ func (p *program) environment(dir string) []string {
 		"GIT_TERMINAL_PROMPT=0",
 		"GIT_OPTIONAL_LOCKS=0",
 		"GIT_NO_LAZY_FETCH=1",
+		"GIT_NO_REPLACE_OBJECTS=1", // our own reader knows none either
 	}
 	config := append([][2]string{{"safe.directory", dir}, {"core.fsmonitor", "false"}, {"core.hooksPath", os.DevNull}, {"gc.auto", "0"}}, p.config...)
 	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)))

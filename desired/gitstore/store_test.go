@@ -281,6 +281,15 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(sha256, Options{}); desired.ClassOf(err) != desired.Invalid || !strings.Contains(err.Error(), "sha256") {
 		t.Errorf("sha256 repository: got %v, want a refusal that says so", err)
 	}
+	for file, content := range map[string]string{"objects/info/alternates": "/elsewhere\n", "shallow": Hash{1}.String() + "\n",
+		"config": "[core]\nrepositoryformatversion = 7\n"} {
+		odd := filepath.Join(dir, filepath.Base(file))
+		git(t, dir, "init", "-q", "--bare", odd)
+		write(t, filepath.Join(odd, file), content)
+		if _, err := Open(odd, Options{}); desired.ClassOf(err) != desired.Invalid {
+			t.Errorf("repository with an odd %s: got %v, want invalid", file, err)
+		}
+	}
 	other := filepath.Join(dir, "other")
 	write(t, filepath.Join(other, "precious"), "x")
 	if _, err := Open(other, Options{Create: true}); desired.ClassOf(err) != desired.Conflict {
