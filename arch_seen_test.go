@@ -87,6 +87,10 @@ func TestRulesAreSeenToFail(t *testing.T) {
 		{"packages have names that say something", "util", "api/util/x.go", "package util\n", `is named "util"`},
 		{"packages have names that say something", "a word that contains one", "api/auth/x.go", "package auth\n", ""},
 
+		{"guarantees name tests that exist", "a test that is gone", "docs/GUARANTEES.md", "| `TestKept` | `api` |\n", "docs/GUARANTEES.md:1: api has no TestKept"},
+		{"guarantees name tests that exist", "a session that is gone", "docs/GUARANTEES.md", "| Session `story` | `cmd/plumbline` |\n", "docs/GUARANTEES.md:1: there is no session story"},
+		{"guarantees name tests that exist", "prose may name what it likes", "docs/GUARANTEES.md", "`TestNothing` is not in a table.\n", ""},
+
 		{"functions fit a head", "121 lines", "api/x.go", "package api\n\nfunc f() {" + strings.Repeat("\n", 120) + "}\n", "func f has 121 lines"},
 		{"functions fit a head", "with a reason", "api/x.go", "package api\n\n// f is one table. Long because it is one.\nfunc f() {" + strings.Repeat("\n", 120) + "}\n", ""},
 		{"functions fit a head", "120 lines", "api/x.go", "package api\n\nfunc f() {" + strings.Repeat("\n", 119) + "}\n", ""},

@@ -58,6 +58,7 @@ func rules() []rule {
 		{"package comments", "a package that cannot say in a sentence what it is for should not exist; write the comment in its doc.go", checkPackageComments},
 		{"every package is on the map", "who opens the repository reads doc.go first; give the package its line there, or take the line of a package that is gone away", checkMap},
 		{"packages have names that say something", "a package named for nothing collects everything; name it for what it adapts or decides", checkNames},
+		{"guarantees name tests that exist", "a promise whose test was renamed or taken away is kept by nothing; name the test that keeps it now in docs/GUARANTEES.md, or write it", checkGuarantees},
 		{"functions fit a head", "what is longer than 120 lines is not read but searched; split it, or say in its comment \"Long because …\"", checkLength},
 	}
 }
@@ -438,6 +439,45 @@ func checkLength(t *tree) []string {
 	return faults
 }
 
+var (
+	namedTests  = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+	namedScript = regexp.MustCompile("`([a-z_]+)`")
+)
+
+// checkGuarantees reads the table rows of docs/GUARANTEES.md: tests in the first cell, their package in the second.
+func checkGuarantees(t *tree) []string {
+	const doc = "docs/GUARANTEES.md"
+	tests := map[string]bool{}
+	for _, f := range t.files {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.test {
+				tests[f.dir+"."+fn.Name.Name] = true
+			}
+		}
+	}
+	var faults []string
+	for i, line := range strings.Split(t.others[doc], "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 {
+			continue
+		}
+		dir := strings.Trim(cells[2], " `")
+		for _, m := range namedTests.FindAllStringSubmatch(cells[1], -1) {
+			if !tests[dir+"."+m[1]] {
+				faults = append(faults, fmt.Sprintf("%s:%d: %s has no %s", doc, i+1, dir, m[1]))
+			}
+		}
+		if _, list, ok := strings.Cut(strings.ToLower(cells[1]), "session"); ok {
+			for _, m := range namedScript.FindAllStringSubmatch(list, -1) {
+				if _, ok := t.others["testdata/script/"+m[1]+".txtar"]; !ok {
+					faults = append(faults, fmt.Sprintf("%s:%d: there is no session %s", doc, i+1, m[1]))
+				}
+			}
+		}
+	}
+	return faults
+}
+
 // readTree parses the repository below root.
 func readTree(t *testing.T, root string) *tree {
 	t.Helper()
@@ -449,9 +489,9 @@ func readTree(t *testing.T, root string) *tree {
 		p = filepath.ToSlash(p)
 		if d.IsDir() {
 			switch {
-			case p == "." || p == ".ci":
+			case p == "." || p == ".ci" || p == "testdata" || p == "testdata/script":
 				return nil
-			case strings.HasPrefix(d.Name(), ".") || slices.Contains([]string{"bin", "testdata", "tools", "testbed"}, d.Name()):
+			case strings.HasPrefix(d.Name(), ".") || path.Dir(p) == "testdata" || slices.Contains([]string{"bin", "testdata", "tools", "testbed"}, d.Name()):
 				return fs.SkipDir
 			}
 			return nil
