@@ -153,7 +153,7 @@ func libraries() map[string][]string {
 		"github.com/google/go-containerregistry":   {"adapters/target", "adapters/feed"},
 		"github.com/gorilla/mux":                   {"api", "cmd/plumbline"},
 		"github.com/hashicorp/go-immutable-radix/": {"desired", "desired/gitrepo", "reconciler/state"},
-		"github.com/invopop/jsonschema":            {"desired", "cmd/plumbline"},
+		"github.com/invopop/jsonschema":            {}, // tests
 		"github.com/oapi-codegen/runtime":          {"api"},
 		"github.com/oklog/ulid/":                   {"api", "api/auth", "reconciler", "desired/gitrepo"},
 		"github.com/prometheus/":                   {"api", "adapters/guard", "cmd/plumbline"},
