@@ -43,7 +43,7 @@ func offers(op *auth.Operation) []string {
 // acceptable checks the Accept header: some range of it must take what the operation offers, in a version that
 // exists.
 func acceptable(op *auth.Operation, header []string) error {
-	if len(header) == 0 || len(header) == 1 && (header[0] == "" || header[0] == "*/*" || header[0] == "application/json") {
+	if len(header) == 0 || len(header) == 1 && (header[0] == "" || header[0] == "*/*") {
 		return nil
 	}
 	known := false // some range named the type, only in another version
