@@ -118,9 +118,12 @@ func (f *file) checkTwins(docs []Document) {
 	}
 }
 
+// full reports whether so much is wrong that it is no use to look for more.
+func (f *file) full() bool { return len(f.faults) > 10*maxFaults }
+
 // report notes a fault. The first about a thing at a place wins: what follows from it is noise.
 func (f *file) report(line, column int, pointer, detail string) {
-	if len(f.faults) > 10*maxFaults {
+	if f.full() {
 		return
 	}
 	for _, o := range f.faults {

@@ -141,7 +141,7 @@ func syntaxFault(err error) (int, string) {
 		{"did not find expected key", "this is not valid YAML: the indentation is off, or a quote or bracket is missing"},
 		{"did not find expected '-' indicator", "this is not valid YAML: the indentation of the list is off"},
 		{"did not find expected ',' or", "this is not valid YAML: a comma or closing bracket is missing"},
-		{"did not find expected node content", "this is not valid YAML: a value is missing"},
+		{"did not find expected node content", "this is not valid YAML: a value or a closing bracket is missing"},
 		{"did not find expected <document start>", "this is not valid YAML: the document has ended before this text; begin the next one with a line ---"},
 		{"cannot start any token", "this is not valid YAML: indent with spaces, and quote values that begin with @, ` or %"},
 		{"could not find expected ':'", "this is not valid YAML: a key needs ': ' and a value after it"},
@@ -222,7 +222,7 @@ func (d *decoder) vetKeys(n *yaml.Node, at *step) {
 	if len(n.Content) > 16 {
 		seen = make(map[string]*yaml.Node, len(n.Content)/2)
 	}
-	for i := 0; i < len(n.Content); i += 2 {
+	for i := 0; i < len(n.Content) && !d.file.full(); i += 2 {
 		k := n.Content[i]
 		at := &step{up: at, key: k.Value}
 		switch {
@@ -269,7 +269,7 @@ func twin(n *yaml.Node, i int, seen map[string]*yaml.Node) *yaml.Node {
 func (d *decoder) resource() (*Resource, Ref) {
 	r := new(Resource)
 	var meta, spec *yaml.Node
-	for i := 0; i+1 < len(d.root.Content); i += 2 {
+	for i := 0; i+1 < len(d.root.Content) && !d.file.full(); i += 2 {
 		k, v := d.root.Content[i], d.root.Content[i+1]
 		at := &step{key: k.Value}
 		switch k.Value {
@@ -355,7 +355,7 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, s *shape, at *step) {
 		d.kindFault(n, at, "a mapping")
 		return
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !d.file.full(); i += 2 {
 		k := n.Content[i]
 		f := s.find(k.Value)
 		if f == nil {

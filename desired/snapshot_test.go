@@ -316,3 +316,34 @@ func checkChanges(rt *rapid.T, before, after *Snapshot, c Changes) {
 		}
 	}
 }
+
+// TestRestartReproduces: a snapshot loaded at once from a head, with what was persisted of its quarantines, has in
+// force and in quarantine what the one had that saw every commit.
+func TestRestartReproduces(t *testing.T) {
+	paths := []string{"projects/p/1.yaml", "projects/p/2.yaml", "projects/p/3.yaml", "projects/p/4.yaml"}
+	rapid.Check(t, func(rt *rapid.T) {
+		s, head, blobs := Empty("t"), map[string]File{}, map[string][]byte{}
+		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
+			var d Delta
+			for _, path := range rapid.SliceOfNDistinct(rapid.SampledFrom(paths), 1, 3, rapid.ID[string]).Draw(rt, "paths") {
+				f := genFile(rt, path)
+				d.Files, blobs[f.Blob] = append(d.Files, f), f.Data
+				if head[path] = f; f.Deleted {
+					delete(head, path)
+				}
+			}
+			s, _ = s.Advance(d, nil)
+		}
+		var d Delta
+		for _, f := range head {
+			if q, bad := s.InQuarantine(f.Path); bad {
+				f.Held, f.Good, f.GoodBlob = true, blobs[q.LastGood], q.LastGood
+			}
+			d.Files = append(d.Files, f)
+		}
+		again, _ := Empty("t").Advance(d, nil)
+		if got, want := snapshotState(again), snapshotState(s); got != want {
+			rt.Fatalf("got:\n%s\nwant:\n%s", got, want)
+		}
+	})
+}
