@@ -87,6 +87,9 @@ func TestRulesAreSeenToFail(t *testing.T) {
 		{"packages have names that say something", "util", "api/util/x.go", "package util\n", `is named "util"`},
 		{"packages have names that say something", "a word that contains one", "api/auth/x.go", "package auth\n", ""},
 
+		{"documents name files that exist", "a file that is gone", "docs/ARCHITECTURE.md", "see `api/gone.go`\n", "docs/ARCHITECTURE.md:1: there is no api/gone.go"},
+		{"documents name files that exist", "the map", "doc.go", "// Package plumbline names api/gone.go.\npackage plumbline\n", "doc.go:1: there is no api/gone.go"},
+
 		{"guarantees name tests that exist", "a test that is gone", "docs/GUARANTEES.md", "| `TestKept` | `api` |\n", "docs/GUARANTEES.md:1: api has no TestKept"},
 		{"guarantees name tests that exist", "a session that is gone", "docs/GUARANTEES.md", "| Session `story` | `cmd/plumbline` |\n", "docs/GUARANTEES.md:1: there is no session story"},
 		{"guarantees name tests that exist", "prose may name what it likes", "docs/GUARANTEES.md", "`TestNothing` is not in a table.\n", ""},

@@ -58,6 +58,7 @@ func rules() []rule {
 		{"package comments", "a package that cannot say in a sentence what it is for should not exist; write the comment in its doc.go", checkPackageComments},
 		{"every package is on the map", "who opens the repository reads doc.go first; give the package its line there, or take the line of a package that is gone away", checkMap},
 		{"packages have names that say something", "a package named for nothing collects everything; name it for what it adapts or decides", checkNames},
+		{"documents name files that exist", "whoever follows one write through the code must find the files; write the new name into the document", checkFileNames},
 		{"guarantees name tests that exist", "a promise whose test was renamed or taken away is kept by nothing; name the test that keeps it now in docs/GUARANTEES.md, or write it", checkGuarantees},
 		{"functions fit a head", "what is longer than 120 lines is not read but searched; split it, or say in its comment \"Long because …\"", checkLength},
 	}
@@ -471,6 +472,37 @@ func checkGuarantees(t *tree) []string {
 			for _, m := range namedScript.FindAllStringSubmatch(list, -1) {
 				if _, ok := t.others["testdata/script/"+m[1]+".txtar"]; !ok {
 					faults = append(faults, fmt.Sprintf("%s:%d: there is no session %s", doc, i+1, m[1]))
+				}
+			}
+		}
+	}
+	return faults
+}
+
+var namedFile = regexp.MustCompile(`\b((?:adapters|api|cmd|desired|internal|reconciler)/[a-z_/]+\.(?:go|yaml|proto))\b`)
+
+// checkFileNames looks at the map of the house and at the documents that explain the code.
+func checkFileNames(t *tree) []string {
+	texts := map[string]string{}
+	for _, p := range []string{"docs/ARCHITECTURE.md", "docs/GUARANTEES.md", "README.md", "CONTRIBUTING.md"} {
+		texts[p] = t.others[p]
+	}
+	known := map[string]bool{}
+	for p := range t.others {
+		known[p] = true
+	}
+	for _, f := range t.files {
+		known[f.path] = true
+		if f.path == "doc.go" {
+			texts[f.path] = f.text
+		}
+	}
+	var faults []string
+	for _, doc := range sortedKeys(texts) {
+		for i, line := range strings.Split(texts[doc], "\n") {
+			for _, m := range namedFile.FindAllStringSubmatch(line, -1) {
+				if !known[m[1]] {
+					faults = append(faults, fmt.Sprintf("%s:%d: there is no %s", doc, i+1, m[1]))
 				}
 			}
 		}
