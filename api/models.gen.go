@@ -193,8 +193,12 @@ type DeleteResponse struct {
 	Commit    ControlCommit `json:"commit"`
 	ID        string        `json:"id"`
 	ReceiptID string        `json:"receiptId,omitempty,omitzero"`
-	Ref       string        `json:"ref"`
-	Status    string        `json:"status"`
+
+	// Ref Absent when the answer repeats an earlier one
+	Ref string `json:"ref,omitempty,omitzero"`
+
+	// Status Deleting, or Deleted
+	Status string `json:"status"`
 
 	// TraceID 32 hex digits
 	TraceID  TraceID  `json:"traceId"`
