@@ -4,6 +4,10 @@ package desired
 
 import "strings"
 
+// Suggest is `; did you mean "x"?` for the candidate that is nearest to s, "" when none is near: the same words at
+// every face.
+func Suggest(s string, candidates []string) string { return didYouMean(s, candidates) }
+
 // didYouMean is `; did you mean "x"?` for the candidate that is nearest to s, "" when none is near.
 func didYouMean(s string, candidates []string) string {
 	if len(s) > 64 {

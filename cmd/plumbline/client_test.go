@@ -67,6 +67,15 @@ func TestWhatPeopleTypeForAResource(t *testing.T) {
 	}
 }
 
+func TestARefWithoutATenantIsRefused(t *testing.T) {
+	if got, _, err := resolve("shop/Branch/cart.next", "", ""); err == nil || !strings.Contains(err.Error(), "give -n TENANT") {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, _, err := resolve("-/Tenant/acme", "", ""); err != nil {
+		t.Errorf("a platform document: %v", err)
+	}
+}
+
 func TestProblemsBecomeErrorsOfTheirClass(t *testing.T) {
 	status, body := 0, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

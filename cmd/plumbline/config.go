@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/connectsoft/plumbline/desired"
 )
 
 // Config is the whole configuration of the daemon. default.yaml documents every key; the two agree by test.
@@ -278,7 +280,7 @@ func applyNode(v reflect.Value, n *yaml.Node, prefix string, fault func(*yaml.No
 		case seen[k.Value]:
 			fault(k, "key %s is there twice", key)
 		case !ok:
-			fault(k, "unknown key %s%s", key, didYouMean(k.Value, fieldKeys(v)))
+			fault(k, "unknown key %s%s", key, desired.Suggest(k.Value, fieldKeys(v)))
 		case field.Kind() == reflect.Struct:
 			applyNode(field, val, key, fault, set)
 		default:

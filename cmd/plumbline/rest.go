@@ -190,6 +190,9 @@ func resolve(word, tenant, project string) (id string, ref desired.Ref, err erro
 	if err != nil {
 		return "", desired.Ref{}, err
 	}
+	if parts[0] == "-" && !kind.Platform {
+		return "", desired.Ref{}, usage("%q does not say whose it is: give -n TENANT or PLUMBLINE_TENANT", word)
+	}
 	parts[2] = string(kind.Kind)
 	ref, err = desired.ParseRef(strings.Join(parts, "/"))
 	if err != nil {

@@ -96,7 +96,7 @@ func findKind(word string) (desired.KindInfo, error) {
 		}
 		names = append(names, name, k.Plural)
 	}
-	return desired.KindInfo{}, usage("unknown kind %q%s; plumbline schema lists them", word, didYouMean(w, names))
+	return desired.KindInfo{}, usage("unknown kind %q%s; plumbline schema lists them", word, desired.Suggest(w, names))
 }
 
 // configSchema is the JSON Schema of the configuration file, from the type that decodes it.

@@ -90,7 +90,7 @@ func findPhase(word string) (string, error) {
 	if strings.EqualFold(word, deleted) {
 		return deleted, nil
 	}
-	return "", usage("--for=%s: unknown phase%s", word, didYouMean(word, names))
+	return "", usage("--for=%s: unknown phase%s", word, desired.Suggest(word, names))
 }
 
 // waitFor looks at each resource until it stands as wanted. The waiting between looks is short at first, because
