@@ -180,7 +180,7 @@ func (s *step) pointer() string {
 	if s.key == "" {
 		return s.up.pointer() + "/" + strconv.Itoa(s.index)
 	}
-	return s.up.pointer() + "/" + pointerToken(s.key)
+	return s.up.pointer() + "/" + pointerToken(shown(s.key))
 }
 
 func (d *decoder) fault(n *yaml.Node, at *step, detail string) {

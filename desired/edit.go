@@ -230,12 +230,13 @@ func checked(op string, ref Ref, r *Resource, path string) (*Resource, error) {
 	if c.Metadata.Name == "" {
 		c.Metadata.Name = ref.Name
 	}
-	if path == "" {
-		return nil, Errorf(op, ref, Invalid, "%s documents belong to a project or are allowed without one: see the kind's documentation", ref.Kind)
+	faults := faults(c.Validate(ref))
+	info, known := ref.Kind.Info()
+	if fault := (Place{Tenant: ref.Tenant}).allows(info, ref.Project); known && fault != "" {
+		faults.add("/kind", fault)
 	}
-	faults := c.Validate(ref)
 	if c.Kind != ref.Kind {
-		faults = append(faults, FieldError{Pointer: "/kind", Detail: "does not agree with the kind that the resource is stored under"})
+		faults.add("/kind", "does not agree with the kind that the resource is stored under")
 	}
 	if len(faults) > 0 {
 		return nil, &Error{Class: Invalid, Op: op, Ref: ref, Fields: faults[:min(len(faults), maxFaults)]}

@@ -190,7 +190,7 @@ func (f *field) validateDict(x reflect.Value, p string, report func(pointer, det
 	}
 	keys := formOf("key")
 	for _, k := range sortedKeys(m) {
-		at := p + "/" + pointerToken(k)
+		at := p + "/" + pointerToken(shown(k))
 		if fault := keys.test(k); fault != "" {
 			report(at, fault)
 		} else {

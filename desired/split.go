@@ -43,7 +43,7 @@ func split(data []byte) []chunk {
 			}
 			cur = chunk{lo: pos, start: pos + 3, line: line, marked: true}
 			fresh = false
-			if len(bytes.TrimSpace(data[pos+3:next])) == 0 {
+			if rest := bytes.TrimSpace(data[pos+3 : next]); len(rest) == 0 || rest[0] == '#' {
 				cur.start = next
 			}
 		case "...":

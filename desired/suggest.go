@@ -10,7 +10,7 @@ func Suggest(s string, candidates []string) string { return didYouMean(s, candid
 
 // didYouMean is `; did you mean "x"?` for the candidate that is nearest to s, "" when none is near.
 func didYouMean(s string, candidates []string) string {
-	if len(s) > 64 {
+	if s == "" || len(s) > 64 {
 		return ""
 	}
 	best, limit := "", max(1, len(s)/3)+1
@@ -51,6 +51,9 @@ func distance(a, b string) int {
 // shown makes a key of the input fit to be quoted in a message: control and format characters out, at most 64
 // characters.
 func shown(key string) string {
+	if len(key) <= 64 && wordOf("a"+strings.ToLower(key), 65, "._/-") && isASCII(key) {
+		return key
+	}
 	out := make([]rune, 0, 64)
 	for _, r := range key {
 		if len(out) == 64 {

@@ -42,7 +42,7 @@ func (s *TenantSpec) Validate(ref Ref) []FieldError {
 	l := checkForms(s)
 	for _, project := range sortedKeys(s.Stages) {
 		if err := ValidTenant(project); err != nil {
-			l.add("/spec/stages/"+pointerToken(project), "a project's name "+err.Error())
+			l.add("/spec/stages/"+pointerToken(shown(project)), "a project's name "+err.Error())
 		}
 	}
 	if c := s.Control; c != nil && c.URL == "" && c.Provider != "" {
