@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is a whole server in this process: real control repositories, the real git host, the real artifact store, a
 // hub on a store in memory, and either the real reconciler or a loop that a test scripts.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	store    *state.Memory
 	hub      *state.Hub
@@ -68,7 +68,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world { return startWorld(
 // newRealWorld starts a server with the real reconciler and the local git host.
 func newRealWorld(t *testing.T, change ...func(*Config)) *world { return startWorld(t, true, change) }
 
-func startWorld(t *testing.T, real bool, change []func(*Config)) *world {
+func startWorld(t testing.TB, real bool, change []func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), store: state.NewMemory(state.MemoryConfig{}), repos: map[string]*gitrepo.Repo{}, registry: prometheus.NewRegistry()}
 	var err error
