@@ -74,7 +74,7 @@ func runDemo(ctx context.Context, sh *shell, keep bool) (err error) {
 	d := &demo{sh: sh, dir: dir, state: filepath.Join(dir, "state")}
 	defer func() {
 		d.stopChildren()
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			d.showDaemonLog()
 		}
 		if keep {
