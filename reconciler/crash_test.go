@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -345,6 +346,88 @@ func TestASecondEngineWaitsAndTakesOver(t *testing.T) {
 		r.want(commit, plan.Synced, "")
 		if n := authored(r, "feature/x"); n != 1 {
 			t.Errorf("%d authored commits", n)
+		}
+	})
+}
+
+// states lists the states of a ref that are written from now on.
+func (r *rig) states(ref desired.Ref) *[]state.SyncState {
+	var out []state.SyncState
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	r.store.each = func(_ state.Fence, puts []state.Put) {
+		for _, p := range puts {
+			if s, err := state.Decode[state.SyncState](state.KV{Value: p.Value}); err == nil && p.Key == state.StateKey(ref) {
+				out = append(out, s)
+			}
+		}
+	}
+	return &out
+}
+
+func TestADocumentThatMovesDuringACall(t *testing.T) {
+	scene(t, func(r *rig) {
+		r.config = func(c *Config) { c.Drivers = map[string]adapters.Driver{"local": slow{r.fake}} }
+		r.start()
+		states := r.states(api)
+		r.write(map[string]string{"api": apiDoc})
+		r.write(map[string]string{"api": strings.Replace(apiDoc, "Reservations", "Cancellations", 1)})
+		r.pass(time.Minute)
+		r.wantEffects("create $Repository/api", "update $Repository/api [spec.description]")
+		var got []string
+		for _, s := range *states {
+			got = append(got, fmt.Sprintf("%s %d/%d", s.Phase, s.AppliedSeq, s.DesiredSeq))
+		}
+		want := []string{"Pending 0/1", "Progressing 0/1", "Pending 0/2", "Pending 1/2", "Progressing 1/2", "Synced 2/2"}
+		if !slices.Equal(got, want) {
+			t.Errorf("states %q, want %q", got, want)
+		}
+	})
+}
+
+// TestATurnLeavesAHeadThatIsNotRecordedYet: a turn that comes between a head and its Pending does nothing.
+func TestATurnLeavesAHeadThatIsNotRecordedYet(t *testing.T) {
+	scene(t, func(r *rig) {
+		r.start()
+		r.write(map[string]string{"api": apiDoc})
+		r.fake.ForgetCalls()
+		var early int
+		once := sync.OnceFunc(func() {
+			r.engine.Nudge(api)
+			time.Sleep(500 * time.Millisecond) // of the bubble: the turn comes now
+			early = len(r.fake.Calls())
+		})
+		r.store.pre = func([]state.Put) { once() }
+		r.write(map[string]string{"api": strings.Replace(apiDoc, "Reservations", "Cancellations", 1)})
+		r.pass(2 * time.Second)
+		if early > 0 {
+			t.Errorf("%d calls before the new document was recorded", early)
+		}
+		r.want(api, plan.Synced, "")
+	})
+}
+
+// TestTheLoaderReadsAgainWhatATurnWroteMeanwhile: between reading a state and replacing it another writer comes.
+func TestTheLoaderReadsAgainWhatATurnWroteMeanwhile(t *testing.T) {
+	scene(t, func(r *rig) {
+		r.start()
+		r.write(map[string]string{"api": apiDoc})
+		once := sync.OnceFunc(func() {
+			s := r.state(api)
+			s.AppliedSeq = 1
+			s.Message = "written meanwhile"
+			put, err := state.PutState(*s)
+			if err == nil {
+				_, err = r.store.Store.Commit(r.t.Context(), state.Fence{}, put)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		r.store.pre = func([]state.Put) { once() }
+		seq := r.write(map[string]string{"api": strings.Replace(apiDoc, "Reservations", "Cancellations", 1)})
+		if s := r.want(api, plan.Synced, ""); s.AppliedSeq != seq {
+			t.Errorf("applied seq %d, want %d", s.AppliedSeq, seq)
 		}
 	})
 }

@@ -99,7 +99,7 @@ func TestMassDeletionsAreStopped(t *testing.T) {
 				if got := r.open(b); !slices.Equal(got, []string{"DeletionStopped not-yet-applied"}) {
 					t.Errorf("findings %v (%s)", got, s.Message)
 				}
-				v, _, ok, err := state.Read[state.Verdict](t.Context(), r.store, state.VerdictKey("acme"))
+				v, _, ok, err := state.Read[state.Verdict](r.t.Context(), r.store, state.VerdictKey("acme"))
 				if err != nil || !ok || len(v.Allowed) > 0 || len(v.Stopped) != len(gone(keys(removed, "b")...)) || v.Reason == "" {
 					t.Errorf("verdict %+v %v", v, err)
 				}

@@ -151,6 +151,7 @@ type tap struct {
 	before  bool
 	dead    bool
 	died    func()
+	pre     func([]state.Put) // before each commit, outside the lock
 	each    func(state.Fence, []state.Put)
 }
 
@@ -163,17 +164,22 @@ func (s *tap) Commit(ctx context.Context, f state.Fence, puts ...state.Put) (int
 	}
 	die := s.dieAt > 0 && s.commits == s.dieAt
 	s.dead = die
-	before := s.before
+	before, pre := s.before, s.pre
 	s.puts = append(s.puts, puts...)
 	each := s.each
 	s.mu.Unlock()
+	if pre != nil {
+		pre(puts)
+	}
 	if die && before {
 		s.died()
 		return 0, desired.Errorf("commit records", desired.Ref{}, desired.Transient, "the process died before it could write")
 	}
 	rev, err := s.Store.Commit(ctx, f, puts...)
 	if each != nil && err == nil {
+		s.mu.Lock()
 		each(f, puts)
+		s.mu.Unlock()
 	}
 	if die {
 		s.died()
@@ -197,6 +203,14 @@ func (s *tap) written() []string {
 		out = append(out, p.Key.String()+" "+string(p.Value))
 	}
 	return out
+}
+
+// slow is a driver whose changes take a while.
+type slow struct{ adapters.Driver }
+
+func (d slow) Apply(ctx context.Context, c adapters.Change) (adapters.Outcome, error) {
+	sleep(ctx, 5*time.Second)
+	return d.Driver.Apply(ctx, c)
 }
 
 // deaf is a driver that notices nothing by itself.

@@ -42,7 +42,7 @@ func TestDocumentsBecomeTrueInTheirOrder(t *testing.T) {
 		if a := outputs[adapters.PullRequestActual](t, r.state(pull)); a.Number != 1 || a.State != "open" {
 			t.Errorf("outputs %+v", a)
 		}
-		h, _, _, err := state.Read[state.Horizon](t.Context(), r.store, state.HorizonKey("acme"))
+		h, _, _, err := state.Read[state.Horizon](r.t.Context(), r.store, state.HorizonKey("acme"))
 		if err != nil || h.Seq != seq {
 			t.Errorf("horizon %+v %v", h, err)
 		}

@@ -25,6 +25,7 @@ type turn struct {
 
 	head    *desired.Head
 	entry   *desired.Entry
+	labels  map[string]string
 	records *state.Records
 	in      plan.Input
 	place   located
@@ -137,7 +138,7 @@ func (w *turn) gatherInput(ctx context.Context) {
 	if w.entry != nil {
 		labels = w.entry.Resource.Metadata.Labels
 	}
-	in.Rules = snap.DriftRules(w.ref, labels, w.began)
+	w.labels = labels
 	in.Suspension, _ = snap.Suspended(w.ref, labels, w.began)
 	t.mu.Lock()
 	in.Frozen, in.Quarantine = t.frozen, t.bad[w.ref]
@@ -271,8 +272,18 @@ func (w *turn) look(ctx context.Context, at located) adapters.Observation {
 
 // decide makes the plan.
 func (w *turn) decide(context.Context) error {
-	w.plan = plan.Diff(w.in)
+	w.diff()
 	return nil
+}
+
+// diff plans. Rules are asked for only where something drifted: most looks find nothing, and a tenant may have many.
+func (w *turn) diff() {
+	w.plan = plan.Diff(w.in)
+	if w.in.Rules == nil && w.plan.Drifted() {
+		if w.in.Rules = w.head.Snapshot.DriftRules(w.ref, w.labels, w.began); len(w.in.Rules) > 0 {
+			w.plan = plan.Diff(w.in)
+		}
+	}
 }
 
 // guard asks whether the changes may be made.
@@ -358,7 +369,7 @@ func (w *turn) answered(ctx context.Context, s plan.Step, out adapters.Outcome) 
 	}
 	w.in.Reverted = s.Why == plan.CauseDrift
 	w.in.Was = plan.Standing{}
-	w.plan = plan.Diff(w.in)
+	w.diff()
 	w.again = len(w.plan.Changes) > 0
 }
 
@@ -375,8 +386,6 @@ func (w *turn) exit(ctx context.Context) {
 	switch {
 	case errors.Is(w.err, errLost), errors.Is(w.err, state.ErrFenced):
 		// The next owner looks at everything.
-	case errors.Is(w.err, errSuperseded):
-		t.queue.Add(w.ref)
 	case w.err != nil, w.plan.Backoff:
 		t.queue.AddAfter(w.ref, min(t.limiter.When(w.ref), jitter(t.e.c.Resync)))
 	case w.again:

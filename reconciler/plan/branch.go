@@ -20,7 +20,7 @@ func compareBranch(in Input, want *desired.BranchSpec) (look, bool) {
 	}
 	l := look{fields: []difference{there}}
 	if want.Commit != "" {
-		was := applied[desired.BranchSpec](in.Applied)
+		was := applied(in, want)
 		l.fields = append(l.fields, difference{kind: BranchMoved, field: "spec.commit", update: "spec.commit",
 			desired: want.Commit, actual: have.Head, equal: want.Commit == have.Head,
 			cause: cause(in, was != nil && was.Commit == want.Commit), op: adapters.Update})

@@ -90,10 +90,15 @@ func known[T any](in Input) (have *T, ok bool) {
 	return have, ok && have != nil
 }
 
-// applied returns the spec that was last applied, nil when there is none or it cannot be read any more.
-func applied[T any](a *Applied) *T {
-	if a == nil || len(a.Spec) == 0 {
+// applied returns the spec that was last applied, nil when there is none or it cannot be read any more. want is the
+// document's own: it is the answer when that very document was applied.
+func applied[T any](in Input, want *T) *T {
+	a := in.Applied
+	switch {
+	case a == nil || len(a.Spec) == 0:
 		return nil
+	case a.Digest == in.Want.Digest:
+		return want
 	}
 	spec := new(T)
 	if json.Unmarshal(a.Spec, spec) != nil {

@@ -23,7 +23,7 @@ func comparePullRequest(in Input, want *desired.PullRequestSpec) (look, bool) {
 	if have.State != desired.PullRequestOpen {
 		return endedPullRequest(in, want, have, l), true
 	}
-	was := applied[desired.PullRequestSpec](in.Applied)
+	was := applied(in, want)
 	text := func(kind FindingKind, field, want, have string, same, lossless bool) {
 		l.fields = append(l.fields, difference{kind: kind, field: field, update: field, desired: want, actual: have,
 			equal: want == have, cause: cause(in, same), op: adapters.Update, lossless: lossless})

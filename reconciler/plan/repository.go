@@ -20,7 +20,7 @@ func compareRepository(in Input, want *desired.RepositorySpec) (look, bool) {
 	if have == nil {
 		return look{fields: []difference{missingRepository(in, name)}}, true
 	}
-	was := applied[desired.RepositorySpec](in.Applied)
+	was := applied(in, want)
 	l := look{fields: []difference{{kind: RepositoryMissing, desired: name, equal: true}}}
 	setting := func(kind FindingKind, field, want, have string, same bool) {
 		l.fields = append(l.fields, difference{kind: kind, field: field, update: field, desired: want, actual: have,
@@ -119,23 +119,26 @@ func immutable(in Input) (difference, bool) {
 	if in.Applied == nil {
 		return d, false
 	}
+	if _, ok := in.Want.Resource.Spec.(*desired.RepositorySpec); !ok && in.Applied.Digest == in.Want.Digest {
+		return d, false
+	}
 	switch want := in.Want.Resource.Spec.(type) {
 	case *desired.RepositorySpec:
 		d.kind, d.field, d.desired, d.actual = ProviderMismatch, "spec.provider", in.Provider, in.Applied.Provider
 		d.equal = in.Provider == "" || in.Applied.Provider == "" || in.Provider == in.Applied.Provider
 		d.never = "Plumbline does not move a repository to another provider: put the old one back; or move it by hand, remove this document and add it again"
 	case *desired.BranchSpec:
-		if was := applied[desired.BranchSpec](in.Applied); was != nil {
+		if was := applied(in, want); was != nil {
 			d.same(in, "spec.repository", was.Repository, want.Repository)
 			d.same(in, "spec.name", was.Name, want.Name)
 		}
 	case *desired.CommitSpec:
-		if was := applied[desired.CommitSpec](in.Applied); was != nil {
+		if was := applied(in, want); was != nil {
 			d.same(in, "spec.repository", was.Repository, want.Repository)
 			d.same(in, "spec", executed(was), executed(want))
 		}
 	case *desired.PullRequestSpec:
-		if was := applied[desired.PullRequestSpec](in.Applied); was != nil {
+		if was := applied(in, want); was != nil {
 			d.same(in, "spec.repository", was.Repository, want.Repository)
 			d.same(in, "spec.sourceBranch", was.SourceBranch, want.SourceBranch)
 		}

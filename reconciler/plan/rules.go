@@ -151,6 +151,12 @@ func writer(in Input) string {
 	return " (the provider says: " + in.Have.Reason + ")"
 }
 
+// Drifted reports whether drift rules could make another plan of the same input: something drifted.
+func (p Plan) Drifted() bool {
+	return slices.ContainsFunc(p.Findings, func(f Finding) bool { return f.Cause == CauseDrift }) ||
+		slices.ContainsFunc(p.looked.fields, func(d difference) bool { return !d.equal && d.cause == CauseDrift })
+}
+
 // ruleFor is the first drift rule that matches a difference.
 func ruleFor(in Input, d *difference) *desired.DriftRuleSpec {
 	for _, r := range in.Rules {
