@@ -12,15 +12,24 @@ import (
 
 	"github.com/connectsoft/plumbline/adapters"
 	"github.com/connectsoft/plumbline/adapters/feed"
+	"github.com/connectsoft/plumbline/adapters/guard"
 	"github.com/connectsoft/plumbline/api"
 	"github.com/connectsoft/plumbline/desired"
 )
 
-// drivers is the one table of provider types.
-func (s *server) drivers() map[string]adapters.Driver {
-	return map[string]adapters.Driver{
+// drivers is the one table of provider types, each driver behind its guards.
+func (s *server) drivers() (map[string]adapters.Driver, error) {
+	meter, err := guard.NewMeter(s.obs.registry)
+	if err != nil {
+		return nil, err
+	}
+	table := map[string]adapters.Driver{
 		"local": s.host,
 	}
+	for providerType, d := range table {
+		table[providerType] = guard.All(providerType, d, guard.Config{Meter: meter})
+	}
+	return table, nil
 }
 
 // credential opens what a Provider document refers to. Files and variables are for the platform's documents; a

@@ -199,10 +199,14 @@ func (s *server) publicURL() string {
 	return scheme + s.listeners.http.Addr().String()
 }
 
-func (s *server) openEngine(context.Context) (err error) {
+func (s *server) openEngine(context.Context) error {
+	drivers, err := s.drivers()
+	if err != nil {
+		return err
+	}
 	s.engine, err = reconciler.New(reconciler.Config{
 		Store:      s.store,
-		Drivers:    s.drivers(),
+		Drivers:    drivers,
 		Credential: s.credential,
 		Artifacts:  s.artifacts.File,
 		Workers:    s.cfg.Reconcile.Workers,
