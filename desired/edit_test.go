@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
 	"pgregory.net/rapid"
 )
 
@@ -217,6 +218,41 @@ func TestRemoveKeepsOthers(t *testing.T) {
 		c := v.land(writes)
 		if !slices.Equal(c.Removed, []Ref{refs[i]}) || len(c.Changed)+len(c.Added)+len(c.Quarantined) > 0 {
 			rt.Fatalf("got %+v, want only %v removed", c, refs[i])
+		}
+	})
+}
+
+// TestCoarserSplices: what rewrite falls back on where a layout defeats the splice of single nodes says what is
+// wanted too, each by itself.
+func TestCoarserSplices(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		kind := rapid.SampledFrom(Kinds()).Draw(rt, "kind").Kind
+		l := &layout{rt: rt, eol: rapid.SampledFrom([]string{"\n", "\r\n"}).Draw(rt, "eol")}
+		a, b := testRef(kind, "n0"), testRef(kind, "n1")
+		r, other := genResource(rt, a), genResource(rt, b)
+		l.document(r, true)
+		l.document(other, false)
+		text, p := []byte(l.out.String()), Place{Tenant: a.Tenant, Path: somewhere(a)}
+		want := genChange(rt, a, r)
+		docs, err := ParseFile(p, text)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		docs[0].Digest = Digest(want)
+		c, v := contentChunks(text)[0], resourceValue(want, true)
+		for name, attempt := range map[string]func(*splice, *yaml.Node, value){"parts": spliceParts, "root": spliceRoot} {
+			root, err := parseTree(text[c.lo:c.end])
+			if err != nil {
+				rt.Fatal(err)
+			}
+			s := newSplice(text[c.lo:c.end])
+			attempt(s, root, v)
+			if out := slices.Concat(text[:c.lo], s.apply(), text[c.end:]); !says(p, out, docs) {
+				rt.Fatalf("%s:\n%s\n=>\n%s", name, text, out)
+			}
+		}
+		if out := replaceChunk(text, c, v); !says(p, out, docs) {
+			rt.Fatalf("chunk:\n%s\n=>\n%s", text, out)
 		}
 	})
 }

@@ -42,7 +42,7 @@ func rewrite(p Place, data []byte, ref Ref, want *Resource) ([]byte, error) {
 	if out := replaceChunk(data, c, v); says(p, out, docs) {
 		return out, nil
 	}
-	return nil, Errorf(op, ref, Internal, "the document at %s:%d cannot be edited: change it by a commit of your own", p.Path, docs[i].Line)
+	return nil, Errorf(op, ref, Conflict, "the document at %s:%d cannot be edited in place: change it by a commit of your own", p.Path, docs[i].Line)
 }
 
 // says reports whether a file has exactly these documents, by ref and digest.
@@ -110,7 +110,7 @@ func cut(p Place, data []byte, ref Ref) ([]byte, error) {
 	}
 	out := slices.Concat(data[:target.lo], []byte(marker), data[target.hi:])
 	if !says(p, out, slices.Delete(slices.Clone(docs), i, i+1)) {
-		return nil, Errorf(op, ref, Internal, "the document at %s:%d cannot be taken out: remove it by a commit of your own", p.Path, docs[i].Line)
+		return nil, Errorf(op, ref, Conflict, "the document at %s:%d cannot be taken out: remove it by a commit of your own", p.Path, docs[i].Line)
 	}
 	return out, nil
 }

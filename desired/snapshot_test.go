@@ -234,6 +234,7 @@ func TestAdvanceEqualsModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s, m := Empty("t"), &model{files: map[string]*modelFile{}}
 		cache := NewCache(3)
+		var all []Changes
 		for step := range rapid.IntRange(1, 12).Draw(rt, "steps") {
 			d, files := Delta{Commit: fmt.Sprint(step)}, map[string]File{}
 			for _, path := range rapid.SliceOfNDistinct(rapid.SampledFrom(paths), 1, 5, rapid.ID[string]).Draw(rt, "paths") {
@@ -250,8 +251,40 @@ func TestAdvanceEqualsModel(t *testing.T) {
 			}
 			checkIndexes(rt, s)
 			checkChanges(rt, before, s, c)
+			all = append(all, c)
 		}
+		checkMerged(rt, s, MergeChanges(all))
 	})
+}
+
+// checkMerged compares the folded changes since the empty snapshot with what is there.
+func checkMerged(rt *rapid.T, s *Snapshot, c Changes) {
+	var there, gone int
+	for _, r := range slices.Concat(c.Added, c.Changed) {
+		if _, ok := s.Get(r); !ok {
+			rt.Fatalf("%v is among the changes and not there", r)
+		}
+		there++
+	}
+	for _, r := range c.Removed {
+		if _, ok := s.Get(r); ok {
+			gone++
+		}
+	}
+	if there != s.Len() || gone > 0 || len(c.Changed) > 0 || len(c.Removed) > 0 {
+		rt.Fatalf("got %+v for %d entries", c, s.Len())
+	}
+	for _, q := range s.Quarantined() {
+		i := slices.IndexFunc(c.Quarantined, func(o Quarantine) bool { return o.Path == q.Path })
+		if i < 0 || !slices.Equal(c.Quarantined[i].Err.Fields, q.Err.Fields) {
+			rt.Fatalf("%s is not among the changes as it is", q.Path)
+		}
+	}
+	for _, path := range c.Released {
+		if _, bad := s.InQuarantine(path); bad {
+			rt.Fatalf("%s: released and in quarantine", path)
+		}
+	}
 }
 
 // checkIndexes compares every index with the entries and the files.
