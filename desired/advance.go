@@ -431,6 +431,9 @@ func (a *advance) insert(c *candidate, i int) *Entry {
 	} else {
 		e.ID, e.key = d.Ref.ID(), key
 	}
+	if p, ok := a.delta.ByRef[key]; ok {
+		e.Changed = p
+	}
 	if _, there := a.entries.get(key); !there {
 		a.ids.set(e.ID, e.key)
 		if k := childKey(e.Ref, e.Resource.Spec); k != "" {

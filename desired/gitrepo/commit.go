@@ -171,38 +171,116 @@ func (r *Repo) releaseKey(key string) {
 	delete(r.inFlight, key)
 }
 
-// write is the writer goroutine: it owns the head until ctx ends.
+// member is one write of a batch that was built and waits for the batch to be durable.
+type member struct {
+	p       *pending
+	receipt Receipt
+}
+
+// build is a batch under construction: the tree, snapshot and parent that the next member builds on.
+type build struct {
+	objects  *gitstore.Batch
+	from     gitstore.Hash // the head it lands on
+	parent   gitstore.Hash
+	tree     gitstore.Hash
+	head     *desired.Head
+	accepted []step
+	members  []member
+	keys     map[string]keyRecord
+	ahead    *build // still being made durable when this one was begun
+	tries    int
+	started  time.Time
+}
+
+// step is one commit on the way from one head to the next.
+type step struct {
+	head    *desired.Head
+	changes desired.Changes
+}
+
+// write is the writer goroutine: it owns the head until ctx ends. One batch is made durable while the next one fills;
+// what another program or a push changes is looked at between batches.
 func (r *Repo) write(ctx context.Context) {
 	defer close(r.exited)
+	var flying, next *build
+	landed := make(chan error, 1)
 	for {
+		if flying == nil && next != nil {
+			flying, next = next, nil
+			go func(b *build) { landed <- r.land(ctx, b) }(flying) // its answer is always taken below
+		}
+		requests, control, nudge := r.requests, r.control, r.nudge
+		if flying != nil {
+			control, nudge = nil, nil
+		}
+		if next != nil && len(next.members) >= r.cfg.Batch {
+			requests = nil
+		}
 		select {
-		case p := <-r.requests:
-			r.group(ctx, r.fill(p))
-		case job := <-r.control:
-			job(ctx)
-		case <-r.nudge:
-			if err := r.follow(ctx); err != nil {
-				r.report("follow the branch", err)
+		case p := <-requests:
+			if next == nil {
+				next = r.newBuild(flying)
 			}
+			r.fill(next, p)
+		case err := <-landed:
+			next = r.settle(ctx, flying, next, err)
+			flying = nil
+			next = r.between(ctx, next)
+		case job := <-control:
+			job(ctx)
+		case <-nudge:
+			r.look(ctx)
 		case <-ctx.Done():
+			if flying != nil {
+				next = r.settle(ctx, flying, next, <-landed)
+			}
+			r.abandon(next, errClosing(r.cfg.Tenant))
 			r.drain(ctx)
 			return
 		}
 	}
 }
 
-// fill takes what is waiting besides first, up to the batch bound: the batch that filled while the last one synced.
-func (r *Repo) fill(first *pending) []*pending {
-	batch := append(make([]*pending, 0, 64), first)
-	for len(batch) < r.cfg.Batch {
+// fill adds a write, and what else is waiting, up to the batch bound.
+func (r *Repo) fill(b *build, p *pending) {
+	for {
+		r.add(b, p)
+		if len(b.members) >= r.cfg.Batch {
+			return
+		}
 		select {
-		case p := <-r.requests:
-			batch = append(batch, p)
+		case p = <-r.requests:
 		default:
-			return batch
+			return
 		}
 	}
-	return batch
+}
+
+// between does what has to be done while no batch is in flight. A push waits for the batch that was already built;
+// a branch that another program moved makes that batch be built again.
+func (r *Repo) between(ctx context.Context, next *build) *build {
+	select {
+	case job := <-r.control:
+		for next != nil {
+			next = r.settle(ctx, next, nil, r.land(ctx, next))
+		}
+		job(ctx)
+	case <-r.nudge:
+		before := r.w.commit
+		r.look(ctx)
+		if r.w.commit != before {
+			next = r.rebuild(next)
+		}
+	default:
+	}
+	return next
+}
+
+// look follows the branch and reports what went wrong; the poll looks again.
+func (r *Repo) look(ctx context.Context) {
+	if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+		r.report("follow the branch", err)
+	}
 }
 
 // drain answers what was queued when the repository closed; ctx has ended.
@@ -219,72 +297,85 @@ func (r *Repo) drain(ctx context.Context) {
 	}
 }
 
-// member is one write of a batch that was built and waits for the batch to be durable.
-type member struct {
-	p       *pending
-	receipt Receipt
-	commits bool // false: unchanged or replayed, nothing of its own in the batch
+// newBuild begins a batch on the one in flight, or on the head.
+func (r *Repo) newBuild(ahead *build) *build {
+	b := &build{keys: map[string]keyRecord{}, started: r.cfg.Now()}
+	if ahead != nil {
+		b.objects, b.from, b.parent, b.tree, b.head, b.ahead = ahead.objects.Next(), ahead.parent, ahead.parent, ahead.tree, ahead.head, ahead
+		return b
+	}
+	b.objects, b.from, b.parent, b.tree, b.head = r.store.NewBatch(), r.w.commit, r.w.commit, r.w.tree, r.Head()
+	return b
 }
 
-// build is a batch under construction: the tree, snapshot and parent that the next member builds on.
-type build struct {
-	objects  *gitstore.Batch
-	parent   gitstore.Hash
-	tree     gitstore.Hash
-	head     *desired.Head
-	accepted []step
-	members  []member
-	keys     map[string]keyRecord
-}
-
-// step is one commit on the way from one head to the next.
-type step struct {
-	head    *desired.Head
-	changes desired.Changes
-}
-
-// group lands a batch: each member its own commit, one pack, one ref swap. A branch that another program moved
-// meanwhile is followed, and the edits are replayed on the new head.
-func (r *Repo) group(ctx context.Context, batch []*pending) {
-	started := r.cfg.Now()
-	for _, p := range batch {
-		for _, prep := range p.prepared {
-			r.w.cache.Add(prep)
+// rebuild replays the members of batches on the head; nil when nothing is left to land.
+func (r *Repo) rebuild(batches ...*build) *build {
+	b := r.newBuild(nil)
+	for _, old := range batches {
+		if old == nil {
+			continue
+		}
+		b.tries = max(b.tries, old.tries)
+		for _, m := range old.members {
+			r.add(b, m.p)
 		}
 	}
-	const attempts = 16
-	for try := 1; ; try++ {
-		b := r.newBuild()
-		for _, p := range batch {
-			r.add(b, p)
+	if len(b.members) == 0 {
+		return nil
+	}
+	return b
+}
+
+// settle takes the outcome of a landing: its members are answered, or, when another program moved the branch,
+// replayed on the new head. It returns the batch to land next; next was built on b.
+func (r *Repo) settle(ctx context.Context, b, next *build, err error) *build {
+	const tries = 16
+	var moved *gitstore.RefError
+	if errors.As(err, &moved) && b.tries < tries {
+		if err = r.follow(ctx); err == nil {
+			b.tries++
+			return r.rebuild(b, next)
 		}
-		err := r.land(ctx, b)
-		var moved *gitstore.RefError
-		if err != nil && errors.As(err, &moved) && try < attempts {
-			if err = r.follow(ctx); err == nil {
-				batch = unanswered(b)
-				continue
-			}
+	}
+	if err != nil {
+		r.abandon(b, r.storageError(err))
+		return r.rebuild(next)
+	}
+	r.landed(b)
+	if next != nil {
+		next.ahead = nil
+	}
+	return next
+}
+
+// landed publishes a durable batch and answers its members.
+func (r *Repo) landed(b *build) {
+	if len(b.accepted) > 0 {
+		r.w.commit, r.w.tree = b.parent, b.tree
+		r.keyMu.Lock()
+		for k, rec := range b.keys {
+			r.keys[k] = rec
 		}
-		r.answer(b, err)
-		if err == nil && len(b.accepted) > 0 && r.cfg.Events.Batch != nil {
-			r.cfg.Events.Batch(len(b.accepted), r.cfg.Now().Sub(started))
+		r.keyMu.Unlock()
+		r.accept(b.accepted)
+		if r.cfg.Events.Batch != nil {
+			r.cfg.Events.Batch(len(b.accepted), r.cfg.Now().Sub(b.started))
 		}
+	}
+	fp.Hit("ack.before")
+	for _, m := range b.members {
+		m.p.answer <- result{receipt: m.receipt}
+	}
+}
+
+// abandon answers the members of a batch that will not land.
+func (r *Repo) abandon(b *build, err error) {
+	if b == nil {
 		return
 	}
-}
-
-func (r *Repo) newBuild() *build {
-	return &build{objects: r.store.NewBatch(), parent: r.w.commit, tree: r.w.tree, head: r.Head(), keys: map[string]keyRecord{}}
-}
-
-// unanswered lists the members that a failed landing leaves to be replayed.
-func unanswered(b *build) []*pending {
-	out := make([]*pending, len(b.members))
-	for i, m := range b.members {
-		out[i] = m.p
+	for _, m := range b.members {
+		m.p.answer <- result{err: err}
 	}
-	return out
 }
 
 // add builds one member on the batch. A member that is refused is answered at once and leaves the batch as it was.
@@ -293,11 +384,10 @@ func (r *Repo) add(b *build, p *pending) {
 		p.answer <- result{err: context.Cause(p.ctx)}
 		return
 	}
-	rec, known := r.lookup(p.q.Key)
-	if !known && p.q.Key != "" {
-		rec, known = b.keys[p.q.Key]
+	for _, prep := range p.prepared {
+		r.w.cache.Add(prep)
 	}
-	if known {
+	if rec, known := r.known(b, p.q.Key); known {
 		rc, err := r.replay(rec, p.q.Fingerprint)
 		if err != nil {
 			p.answer <- result{err: err}
@@ -306,12 +396,27 @@ func (r *Repo) add(b *build, p *pending) {
 		b.members = append(b.members, member{p: p, receipt: rc})
 		return
 	}
+	before := b.objects.Len()
 	m, err := r.addCommit(b, p)
 	if err != nil {
+		b.objects.Truncate(before)
 		p.answer <- result{err: err}
 		return
 	}
 	b.members = append(b.members, m)
+}
+
+// known finds an idempotency key that landed, or is about to in this batch or the one ahead of it.
+func (r *Repo) known(b *build, key string) (keyRecord, bool) {
+	if key == "" {
+		return keyRecord{}, false
+	}
+	for ; b != nil; b = b.ahead {
+		if rec, ok := b.keys[key]; ok {
+			return rec, true
+		}
+	}
+	return r.lookup(key)
 }
 
 func (r *Repo) addCommit(b *build, p *pending) (member, error) {
@@ -359,7 +464,7 @@ func (r *Repo) addCommit(b *build, p *pending) (member, error) {
 	if p.q.Key != "" {
 		b.keys[p.q.Key] = rec
 	}
-	return member{p: p, commits: true, receipt: Receipt{Tenant: r.cfg.Tenant, Commit: id.String(), Seq: seq, Base: base, At: at}}, nil
+	return member{p: p, receipt: Receipt{Tenant: r.cfg.Tenant, Commit: id.String(), Seq: seq, Base: base, At: at}}, nil
 }
 
 // applyWrites turns the writes of an edit into blobs and the next tree.
@@ -425,40 +530,15 @@ func refuse(c desired.Changes) error {
 	return e
 }
 
-// land makes a batch durable and publishes its heads.
+// land makes a batch durable. It runs beside the writer, which builds the next batch meanwhile.
 func (r *Repo) land(ctx context.Context, b *build) error {
 	if len(b.accepted) == 0 {
 		return nil
 	}
 	fp.Hit("batch.seal")
-	b.objects.Set(gitstore.RefUpdate{Name: r.ref, Old: r.w.commit, New: b.parent})
-	// Once the lock is ours the batch is finished, also when the repository is closing.
-	if err := r.store.Write(context.WithoutCancel(ctx), b.objects); err != nil {
-		return err
-	}
-	r.w.commit, r.w.tree = b.parent, b.tree
-	r.keyMu.Lock()
-	for k, rec := range b.keys {
-		r.keys[k] = rec
-	}
-	r.keyMu.Unlock()
-	r.accept(b.accepted)
-	return nil
-}
-
-// answer tells every member of a batch how it went.
-func (r *Repo) answer(b *build, err error) {
-	fp.Hit("ack.before")
-	if err != nil {
-		err = r.storageError(err)
-	}
-	for _, m := range b.members {
-		if err != nil {
-			m.p.answer <- result{err: err}
-			continue
-		}
-		m.p.answer <- result{receipt: m.receipt}
-	}
+	b.objects.Set(gitstore.RefUpdate{Name: r.ref, Old: b.from, New: b.parent})
+	// Once begun, a batch is finished, also when the repository is closing.
+	return r.store.Write(context.WithoutCancel(ctx), b.objects)
 }
 
 // storageError classes what a failed landing means for callers.

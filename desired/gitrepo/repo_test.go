@@ -535,10 +535,17 @@ func TestARestartShowsWhatWasThere(t *testing.T) {
 	}
 }
 
-func entries(h *desired.Head) []desired.Entry {
-	var out []desired.Entry
+// shown is what a reader of a snapshot sees of an entry.
+type shown struct {
+	Ref, Path, Blob, Digest string
+	Line, Index             int
+	Changed                 desired.Provenance
+}
+
+func entries(h *desired.Head) []shown {
+	var out []shown
 	for e := range h.Snapshot.All() {
-		out = append(out, *e)
+		out = append(out, shown{e.Ref.String(), e.Path, e.Blob, e.Digest, e.Line, e.Index, e.Changed})
 	}
 	return out
 }
