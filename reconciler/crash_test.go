@@ -432,6 +432,38 @@ func TestTheLoaderReadsAgainWhatATurnWroteMeanwhile(t *testing.T) {
 	})
 }
 
+// TestEveryWriteMayFail refuses the k-th write to the store, and the three after it, for every k; the engine goes on.
+func TestEveryWriteMayFail(t *testing.T) {
+	for k := 1; k < 30; k++ {
+		scene(t, func(r *rig) {
+			n := 0
+			r.store.each = func(state.Fence, []state.Put) {
+				if n++; n == k {
+					r.store.fail = 4
+				}
+			}
+			r.start()
+			r.write(map[string]string{"api": apiDoc, "feature": featureDoc, "c": commitDoc, "pr": pullDoc})
+			r.write(map[string]string{"api": strings.Replace(apiDoc, "Reservations", "Cancellations", 1), "rule": "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report}"})
+			r.pass(5 * time.Minute)
+			r.write(map[string]string{"pr": "", "rule": ""})
+			r.fake.DeleteBranch(api, "feature/x")
+			r.pass(5 * time.Minute)
+			for _, x := range []desired.Ref{api, feature, commit} {
+				r.want(x, plan.Synced, "")
+			}
+			for _, x := range []desired.Ref{pull, ref(desired.KindDriftRule, "rule")} {
+				if s := r.state(x); s != nil {
+					t.Errorf("write %d failed: %s is still recorded", k, x)
+				}
+			}
+			if n := authored(r, "feature/x"); n != 1 {
+				t.Errorf("write %d failed: %d authored commits", k, n)
+			}
+		})
+	}
+}
+
 // panicky is a driver with a defect.
 type panicky struct {
 	adapters.Driver

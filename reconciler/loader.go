@@ -25,6 +25,7 @@ type loader struct {
 	verdict  state.Verdict           // as recorded
 	findings map[string]plan.Finding // about files and the control repository, not about resources
 	platform string                  // commit of the platform snapshot
+	told     string                  // why it is frozen, as recorded in a finding
 	rules    []governed              // what changed rules and suspensions match, to be nudged
 	swept    time.Time               // when that was done last
 	pruned   time.Time
@@ -100,6 +101,7 @@ func (l *loader) load(ctx context.Context) error {
 	if !ok {
 		return l.sweep(ctx)
 	}
+	l.compared, l.told = false, "" // until all of it is recorded: what fails half-way is compared anew
 	l.publish(head, &delta)
 	if err := l.record(ctx, head, delta); err != nil {
 		return err
@@ -156,7 +158,6 @@ func (l *loader) frozen(head *desired.Head) string {
 func (l *loader) freeze(ctx context.Context, f state.Fence, head *desired.Head, why string) error {
 	t := l.t
 	t.mu.Lock()
-	fresh := t.frozen != why
 	if t.frozen = why; t.head == nil && head.Frozen != "" && head.Seq >= l.horizon.Seq {
 		// The last accepted head stays in force: without changes, but not out of sight.
 		t.head = head
@@ -165,16 +166,13 @@ func (l *loader) freeze(ctx context.Context, f state.Fence, head *desired.Head, 
 		}
 	}
 	t.mu.Unlock()
-	if !fresh {
+	if l.told == why {
 		return nil
 	}
-	err := l.recordFindings(ctx, f, head, why)
-	if err != nil {
-		t.mu.Lock()
-		t.frozen = ""
-		t.mu.Unlock()
+	if err := l.recordFindings(ctx, f, head, why); err != nil {
 		return err
 	}
+	l.told = why
 	l.enqueueAll()
 	return nil
 }

@@ -317,6 +317,9 @@ func (w *turn) nextApplied() (*plan.Applied, error) {
 			a.Handle = h.Handle
 		}
 	}
+	if w.applied > 0 {
+		a.Decision = w.decision
+	}
 	if a.Handle == nil {
 		a.Handle = w.place.subject.Handle
 	}

@@ -152,6 +152,7 @@ type tap struct {
 	dead    bool
 	died    func()
 	pre     func([]state.Put) // before each commit, outside the lock
+	fail    int               // commits to refuse
 	each    func(state.Fence, []state.Put)
 }
 
@@ -161,6 +162,11 @@ func (s *tap) Commit(ctx context.Context, f state.Fence, puts ...state.Put) (int
 	if s.dead {
 		s.mu.Unlock()
 		return 0, desired.Errorf("commit records", desired.Ref{}, desired.Transient, "the process is dead")
+	}
+	if s.fail > 0 {
+		s.fail--
+		s.mu.Unlock()
+		return 0, desired.Errorf("commit records", desired.Ref{}, desired.Transient, "the store does not answer")
 	}
 	die := s.dieAt > 0 && s.commits == s.dieAt
 	s.dead = die

@@ -32,6 +32,8 @@ type turn struct {
 	placed  error // why the outside cannot be reached
 	plan    plan.Plan
 
+	decision string // of the guard, recorded with what it allowed
+
 	run      *plan.Run   // as it is to be recorded
 	moved    desired.Ref // the former ref whose records this one takes over
 	revision int64       // of the state as it was read or written last
@@ -291,7 +293,9 @@ func (w *turn) guard(context.Context) error {
 	if len(w.plan.Changes) == 0 {
 		return nil
 	}
-	if d := plan.Guard(w.in, w.plan); !d.Allow {
+	d := plan.Guard(w.in, w.plan)
+	w.decision = d.Policy
+	if !d.Allow {
 		w.plan = plan.Await(w.in, w.plan, d)
 	}
 	return nil
@@ -393,7 +397,7 @@ func (w *turn) exit(ctx context.Context) {
 		t.queue.Add(w.ref)
 	default:
 		t.limiter.Forget(w.ref)
-		if !w.plan.Forget {
+		if !w.plan.Forget && (managed(w.ref.Kind) || w.in.Quarantine != nil) {
 			t.queue.AddAfter(w.ref, w.nextLook())
 		}
 	}

@@ -109,6 +109,7 @@ type Applied struct {
 	Commit         string                 `json:"commit"`
 	Actual         json.RawMessage        `json:"actual,omitempty"`   // last observed value; a lost Branch returns to it
 	Terminal       bool                   `json:"terminal,omitempty"` // a one-shot that ran, a pull request that ended
+	Decision       string                 `json:"decision,omitempty"` // what allowed the last change: "allow (no policy)"
 	At             time.Time              `json:"at"`                 // when the first document of the ref was applied
 	EndedAt        time.Time              `json:"endedAt,omitzero"`   // when it was first seen to be terminal
 }
