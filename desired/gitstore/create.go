@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -46,10 +47,13 @@ func (s *Store) create(branch string) error {
 	if err := s.emptyEnough(); err != nil {
 		return err
 	}
-	dirs := []string{"", "objects", "objects/pack", "objects/info", "refs", "refs/heads", "refs/tags",
-		"plumbline", "plumbline/locks", "plumbline/incoming"}
+	dirs := []string{"", "plumbline", "plumbline/locks", "plumbline/incoming", "objects", "objects/pack", "objects/info",
+		"refs", "refs/heads", "refs/tags"}
+	if err := os.MkdirAll(filepath.Dir(s.dir), 0o777); err != nil {
+		return err
+	}
 	for _, d := range dirs {
-		if err := os.MkdirAll(s.path(d), 0o777); err != nil {
+		if err := s.mkdir(s.path(d)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
@@ -60,6 +64,9 @@ func (s *Store) create(branch string) error {
 		if err := s.syncDir(s.path(d)); err != nil {
 			return err
 		}
+	}
+	if err := s.syncDir(s.dir); err != nil {
+		return err
 	}
 	if err := s.createFile("HEAD", "ref: refs/heads/"+branch+"\n"); err != nil {
 		return err
@@ -79,31 +86,11 @@ func (s *Store) emptyEnough() error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(s.path("plumbline/locks")); err == nil {
+	if info, err := os.Lstat(s.path("plumbline")); err == nil && info.IsDir() {
 		return nil // our own unfinished creation
 	}
 	return desired.Errorf("create repository", desired.Ref{}, desired.Conflict,
 		"%s is neither empty nor a git repository; name another directory", s.dir)
-}
-
-// createFile makes a file whole: after a crash it is there with all its bytes or not at all.
-func (s *Store) createFile(name, content string) error {
-	tmp := s.path("plumbline/new-" + filepath.Base(name))
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(content)
-	if err == nil {
-		err = s.syncFile(f)
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp, s.path(name))
 }
 
 // checkFormat refuses repositories that this package cannot read rightly.
@@ -193,24 +180,13 @@ const (
 
 // cleanUp removes what a crash left behind. Only names and contents that nobody else writes are touched.
 func (s *Store) cleanUp() error {
-	entries, err := os.ReadDir(s.packDir())
-	if err != nil {
-		return err
+	for _, pattern := range []string{"plumbline/new-*", "objects/pack/" + tempPrefix + "*" + tempSuffix} {
+		if err := s.removeStale(pattern, nil); err != nil {
+			return err
+		}
 	}
-	for _, e := range entries {
-		path := filepath.Join(s.packDir(), e.Name())
-		if strings.HasPrefix(e.Name(), tempPrefix) && strings.HasSuffix(e.Name(), tempSuffix) {
-			if err := remove(path); err != nil {
-				return err
-			}
-		}
-		if strings.HasSuffix(e.Name(), ".keep") {
-			if note, err := os.ReadFile(path); err == nil && string(note) == keepNote {
-				if err := remove(path); err != nil {
-					return err
-				}
-			}
-		}
+	if err := s.removeKeeps(); err != nil {
+		return err
 	}
 	incoming, err := os.ReadDir(s.path("plumbline/incoming"))
 	if err != nil {
@@ -227,10 +203,42 @@ func (s *Store) cleanUp() error {
 	return s.breakOwnLocks()
 }
 
-// remove deletes a file that may be gone already.
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// removeKeeps removes our .keep files, and packs beside them that were renamed into place before the crash while
+// their indexes were not.
+func (s *Store) removeKeeps() error {
+	ours := func(keep string) bool {
+		note, err := os.ReadFile(keep)
+		return err == nil && string(note) == keepNote
+	}
+	err := s.removeStale("objects/pack/pack-*.pack", func(pack string) bool {
+		base := strings.TrimSuffix(pack, ".pack")
+		_, err := os.Lstat(base + ".idx")
+		return errors.Is(err, fs.ErrNotExist) && ours(base+".keep")
+	})
+	if err != nil {
 		return err
+	}
+	return s.removeStale("objects/pack/*.keep", ours)
+}
+
+// removeStale removes files that match a pattern and, when given, a condition that only our own files meet.
+func (s *Store) removeStale(pattern string, ours func(file string) bool) error {
+	dir, name := splitLast(pattern)
+	entries, err := os.ReadDir(s.path(dir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ok, err := path.Match(name, e.Name()); err != nil || !ok {
+			continue
+		}
+		file := filepath.Join(s.path(dir), e.Name())
+		if ours != nil && !ours(file) {
+			continue
+		}
+		if err := s.remove(file); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -38,11 +38,11 @@ func (s *Store) newLock(ref string, content []byte) (*refLock, error) {
 	l := &refLock{store: s, ref: ref, target: s.path(ref)}
 	fp.Hit("ref.write")
 	l.own = filepath.Join(s.path("plumbline/locks"), uniqueName())
-	f, err := os.OpenFile(l.own, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	f, err := s.createNew(l.own, 0o666)
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.Write(content)
+	_, err = s.write(f, content)
 	if err == nil {
 		fp.Hit("ref.fsync")
 		err = s.syncFile(f)
@@ -70,8 +70,9 @@ func (l *refLock) acquire(ctx context.Context) error {
 	patience := time.NewTimer(l.store.patience)
 	defer patience.Stop()
 	fp.Hit("lock.create")
+	made := false
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		err := os.Link(l.own, l.path())
+		err := l.store.link(l.own, l.path())
 		switch {
 		case err == nil:
 			l.held = true
@@ -79,6 +80,10 @@ func (l *refLock) acquire(ctx context.Context) error {
 		case errors.Is(err, fs.ErrNotExist):
 			if err := l.store.makeParents(l.ref, filepath.Dir(l.target)); err != nil {
 				return err
+			}
+			if !made {
+				made = true
+				continue
 			}
 		case !errors.Is(err, fs.ErrExist):
 			if errors.Is(err, syscall.ENOTDIR) {
@@ -116,7 +121,7 @@ func (s *Store) makeParents(ref, dir string) error {
 	if err := s.makeParents(ref, filepath.Dir(dir)); err != nil {
 		return err
 	}
-	err := os.Mkdir(dir, 0o777)
+	err := s.mkdir(dir)
 	if errors.Is(err, fs.ErrExist) {
 		return s.makeParents(ref, dir)
 	}
@@ -129,7 +134,7 @@ func (s *Store) makeParents(ref, dir string) error {
 // commit renames the lock over the ref. The caller syncs the directory.
 func (l *refLock) commit() error {
 	fp.Hit("ref.rename")
-	if err := os.Rename(l.path(), l.target); err != nil {
+	if err := l.store.rename(l.path(), l.target); err != nil {
 		return err
 	}
 	l.held = false
@@ -140,12 +145,12 @@ func (l *refLock) commit() error {
 // the name by which the lock is recognised.
 func (l *refLock) release() {
 	if l.held {
-		if err := remove(l.path()); err != nil {
+		if err := l.store.remove(l.path()); err != nil {
 			return // the next Open recognises and breaks it
 		}
 		l.held = false
 	}
-	_ = remove(l.own) // the next Open removes it
+	_ = l.store.remove(l.own) // the next Open removes it
 }
 
 // breakOwnLocks removes the locks that a crash of ours left, and no other.
@@ -186,14 +191,14 @@ func (s *Store) breakOwnLocks() error {
 		}
 		for _, own := range ours {
 			if os.SameFile(own, info) {
-				if err := remove(path); err != nil {
+				if err := s.remove(path); err != nil {
 					return err
 				}
 			}
 		}
 	}
 	for _, e := range entries {
-		if err := remove(filepath.Join(dir, e.Name())); err != nil {
+		if err := s.remove(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}

@@ -183,7 +183,7 @@ func (s *Store) merge(ctx context.Context, packs []*pack, stats *MaintenanceStat
 	}
 	release, err := s.install(st)
 	if err != nil {
-		st.abandon()
+		s.abandon(st)
 		return err
 	}
 	defer release()
@@ -401,7 +401,7 @@ func (s *Store) removePacks(names []string) (int, error) {
 	for i, name := range names {
 		fp.Hit("gc.sweep")
 		for _, ext := range []string{".idx", ".rev", ".pack"} {
-			if err := remove(filepath.Join(s.packDir(), name+ext)); err != nil {
+			if err := s.remove(filepath.Join(s.packDir(), name+ext)); err != nil {
 				return i, err
 			}
 		}
@@ -409,7 +409,7 @@ func (s *Store) removePacks(names []string) (int, error) {
 	if err := s.syncDir(s.packDir()); err != nil {
 		return len(names), err
 	}
-	return len(names), remove(s.path(sweepFile))
+	return len(names), s.remove(s.path(sweepFile))
 }
 
 // finishSweep completes a removal that a crash cut short, provided that the new pack is whole.
@@ -433,7 +433,7 @@ func (s *Store) finishSweep() error {
 		whole = whole && strings.HasPrefix(n, "pack-") && !strings.Contains(n, "/")
 	}
 	if !whole {
-		return remove(s.path(sweepFile))
+		return s.remove(s.path(sweepFile))
 	}
 	_, err = s.removePacks(names[1:])
 	return err

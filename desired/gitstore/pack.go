@@ -83,7 +83,7 @@ type packWriter struct {
 // newPackWriter starts a pack of n objects.
 func (s *Store) newPackWriter(n int) (*packWriter, error) {
 	fp.Hit("pack.write")
-	f, err := os.OpenFile(s.tempName("pack"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o444)
+	f, err := s.createNew(s.tempName("pack"), 0o444)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (w *packWriter) added(h Hash, from int) error {
 
 func (w *packWriter) flush() error {
 	w.sum.Write(w.buf)
-	n, err := w.f.Write(w.buf)
+	n, err := w.store.write(w.f, w.buf)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (w *packWriter) flush() error {
 // abandon removes the file. It may be called after finish.
 func (w *packWriter) abandon() {
 	_ = w.f.Close()
-	_ = remove(w.f.Name()) // the next Open removes what stays
+	_ = w.store.remove(w.f.Name()) // the next Open removes what stays
 }
 
 // finish writes the trailer and makes pack and index durable under their temporary names.
@@ -159,7 +159,7 @@ func (w *packWriter) finish() (*staged, error) {
 	}
 	var sum [20]byte
 	w.sum.Sum(sum[:0])
-	if _, err := w.f.Write(sum[:]); err != nil {
+	if _, err := w.store.write(w.f, sum[:]); err != nil {
 		return nil, err
 	}
 	return w.store.stage(w.f, int64(w.off)+20, w.entries, sum)
@@ -194,18 +194,18 @@ func (s *Store) stage(f *os.File, size int64, entries []packEntry, sum [20]byte)
 	})
 	g.Go(func() error { return s.writeIdx(st.idxFile, idx) })
 	if err := g.Wait(); err != nil {
-		st.abandon()
+		s.abandon(st)
 		return nil, err
 	}
 	return st, nil
 }
 
 func (s *Store) writeIdx(path string, idx []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	f, err := s.createNew(path, 0o444)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(idx)
+	_, err = s.write(f, idx)
 	if err == nil {
 		fp.Hit("idx.fsync")
 		err = s.syncFile(f)
@@ -216,10 +216,10 @@ func (s *Store) writeIdx(path string, idx []byte) error {
 	return err
 }
 
-// abandon removes both files.
-func (st *staged) abandon() {
-	_ = remove(st.packFile) // the next Open removes what stays
-	_ = remove(st.idxFile)
+// abandon removes both files of a staged pack.
+func (s *Store) abandon(st *staged) {
+	_ = s.remove(st.packFile) // the next Open removes what stays
+	_ = s.remove(st.idxFile)
 }
 
 // install renames a staged pack into place, durably, and makes it readable. A .keep file protects it from the
@@ -228,34 +228,33 @@ func (s *Store) install(st *staged) (release func(), err error) {
 	s.packMu.Lock()
 	s.landing[st.name]++
 	s.packMu.Unlock()
-	base := filepath.Join(s.packDir(), st.name)
-	release = func() { s.landed(st.name) }
-	defer func() {
-		if err != nil {
-			release()
-		}
-	}()
-	// A link, because making a file is dear where thousands are made and removed in a minute.
-	if err := os.Link(s.path(keepFile), base+".keep"); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := s.moveIn(st); err != nil {
+		s.landed(st.name)
 		return nil, err
+	}
+	s.addPack(&pack{table: st.table, name: st.name, path: filepath.Join(s.packDir(), st.name+".pack"), size: st.size})
+	return func() { s.landed(st.name) }, nil
+}
+
+// moveIn renames the files of a pack, its index last: a pack without index is not there for anybody.
+func (s *Store) moveIn(st *staged) error {
+	base := filepath.Join(s.packDir(), st.name)
+	// A link, because making a file is dear where thousands are made and removed in a minute.
+	if err := s.link(s.path(keepFile), base+".keep"); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	fp.Hit("pack.rename")
-	if err := os.Rename(st.packFile, base+".pack"); err != nil {
-		return nil, err
+	if err := s.rename(st.packFile, base+".pack"); err != nil {
+		return err
 	}
-	if err := os.Rename(st.idxFile, base+".idx"); err != nil {
+	if err := s.rename(st.idxFile, base+".idx"); err != nil {
 		if _, serr := os.Lstat(base + ".idx"); errors.Is(serr, fs.ErrNotExist) {
-			_ = remove(base + ".pack") // of no use to anybody without its index
+			_ = s.remove(base + ".pack") // of no use to anybody without its index
 		}
-		return nil, err
+		return err
 	}
 	fp.Hit("dir.fsync")
-	if err := s.syncDir(s.packDir()); err != nil {
-		return nil, err
-	}
-	p := &pack{table: st.table, name: st.name, path: base + ".pack", size: st.size}
-	s.addPack(p)
-	return release, nil
+	return s.syncDir(s.packDir())
 }
 
 // landed removes the .keep file of a pack when nobody else lands the very same pack.
@@ -272,6 +271,6 @@ func (s *Store) landed(name string) {
 		return // the next Open removes what stays
 	}
 	if there, err := os.Lstat(path); err == nil && os.SameFile(ours, there) {
-		_ = remove(path)
+		_ = s.remove(path)
 	}
 }

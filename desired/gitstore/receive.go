@@ -54,7 +54,7 @@ type quarantine struct {
 // slow clients may send; few packs are checked at a time, for that takes memory.
 func (s *Store) receive(ctx context.Context, r io.Reader, limit int64) (*quarantine, error) {
 	q := &quarantine{store: s, dir: filepath.Join(s.path("plumbline/incoming"), uniqueName())}
-	if err := os.Mkdir(q.dir, 0o777); err != nil {
+	if err := s.mkdir(q.dir); err != nil {
 		return nil, err
 	}
 	sound := false
@@ -65,7 +65,7 @@ func (s *Store) receive(ctx context.Context, r io.Reader, limit int64) (*quarant
 	}()
 	path := filepath.Join(q.dir, "incoming.pack")
 	var err error
-	if q.file, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o444); err != nil {
+	if q.file, err = s.createNew(path, 0o444); err != nil {
 		return nil, err
 	}
 	if err := q.spool(ctx, r, limit); err != nil {
@@ -101,7 +101,7 @@ func (q *quarantine) index(ctx context.Context) error {
 // spool copies the pack into the quarantine and compares its checksum.
 func (q *quarantine) spool(ctx context.Context, r io.Reader, limit int64) error {
 	sum := &trailerHash{sum: sha1.New()}
-	to := io.MultiWriter(q.file, sum)
+	to := io.MultiWriter(fileWriter{q.store, q.file}, sum)
 	n := int64(0)
 	for err := error(nil); err == nil && n <= limit; {
 		if err := ctx.Err(); err != nil {
@@ -152,6 +152,14 @@ func (q *quarantine) object(h Hash) (Type, []byte, error) {
 	}
 	return q.store.reads.read(q.pack, off)
 }
+
+// fileWriter writes to a file of a store.
+type fileWriter struct {
+	store *Store
+	file  *os.File
+}
+
+func (w fileWriter) Write(p []byte) (int, error) { return w.store.write(w.file, p) }
 
 // trailerHash hashes everything but the last 20 bytes, which it keeps.
 type trailerHash struct {

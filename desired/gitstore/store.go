@@ -47,6 +47,7 @@ type Store struct {
 	receives  chan struct{} // slots for packs from outside being checked
 	programs  chan struct{} // slots for git processes
 	broken    atomic.Pointer[error]
+	watcher   func(diskStep) error // nil outside tests
 	closed    atomic.Bool
 	packed    packedRefs
 
@@ -158,24 +159,6 @@ func (s *Store) fail(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrBroken, cause)
 	s.broken.CompareAndSwap(nil, &err)
 	return *s.broken.Load()
-}
-
-// syncFile makes a file's bytes durable.
-func (s *Store) syncFile(f *os.File) error {
-	if err := f.Sync(); err != nil {
-		return s.fail(err)
-	}
-	return nil
-}
-
-// syncDir makes the names in a directory durable.
-func (s *Store) syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return s.syncFile(f)
 }
 
 // Blob returns the bytes of a blob.

@@ -77,7 +77,7 @@ func (c *change) write(ctx context.Context) error {
 	if st != nil {
 		release, err := c.store.install(st)
 		if err != nil {
-			st.abandon()
+			c.store.abandon(st)
 			return err
 		}
 		defer release()
@@ -146,7 +146,7 @@ func (c *change) lockAndStage(ctx context.Context) (*staged, error) {
 		err = ctx.Err()
 	}
 	if err != nil && st != nil {
-		st.abandon()
+		c.store.abandon(st)
 	}
 	if err != nil {
 		return nil, err
@@ -232,7 +232,7 @@ func (c *change) roomFor(name string) error {
 	}
 	path := c.store.path(name)
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
-		if err := removeEmptyDirs(path); err != nil {
+		if err := c.store.removeEmptyDirs(path); err != nil {
 			return taken
 		}
 	}
@@ -240,7 +240,7 @@ func (c *change) roomFor(name string) error {
 }
 
 // removeEmptyDirs removes a tree of directories that holds no file; git leaves such behind.
-func removeEmptyDirs(path string) error {
+func (s *Store) removeEmptyDirs(path string) error {
 	var dirs []string
 	err := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
@@ -252,7 +252,7 @@ func removeEmptyDirs(path string) error {
 		return err
 	}
 	for _, d := range slices.Backward(dirs) {
-		if err := remove(d); err != nil {
+		if err := s.remove(d); err != nil {
 			return err
 		}
 	}
@@ -281,7 +281,7 @@ func (c *change) moveRefs() error {
 			continue
 		case u.New.IsZero():
 			fp.Hit("ref.rename")
-			err = remove(c.locks[i].target)
+			err = c.store.remove(c.locks[i].target)
 		default:
 			err = c.locks[i].commit()
 		}
@@ -297,7 +297,7 @@ func (c *change) moveRefs() error {
 	var g errgroup.Group
 	g.SetLimit(16)
 	for _, d := range dirs {
-		g.Go(func() error { return c.store.syncFile(d) })
+		g.Go(func() error { return c.store.syncOpenDir(d) })
 	}
 	return g.Wait()
 }
@@ -335,11 +335,11 @@ func (c *change) forgetPacked() (bool, error) {
 	if len(gone) == 0 {
 		return false, nil
 	}
-	f, err := os.OpenFile(c.packed.own, os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := c.store.trim(c.packed.own)
 	if err != nil {
 		return false, err
 	}
-	_, err = f.Write(encodePackedRefs(c.list, gone))
+	_, err = c.store.write(f, encodePackedRefs(c.list, gone))
 	if err == nil {
 		err = c.store.syncFile(f)
 	}
