@@ -41,7 +41,10 @@ func (s *Server) applyResources(ctx context.Context, c *call) (answer, error) {
 		edits[i], refs[i] = desired.Put(d.Ref, d.Resource, desired.PutOptions{}), d.Ref
 	}
 	ops := make([]string, len(docs))
-	all := desired.Join(edits...)
+	all := edits[0]
+	if len(edits) > 1 { // joining costs: the second document must see the first
+		all = desired.Join(edits...)
+	}
 	message := "Apply " + string(refs[0].Kind) + " " + refs[0].Name
 	if len(docs) > 1 {
 		message += " and " + strconv.Itoa(len(docs)-1) + " more"
@@ -176,10 +179,7 @@ func yamlDocuments(c *call, place desired.Place) ([]desired.Document, error) {
 // jsonDocuments reads {"documents": […]}; a JSON document is a YAML document. Places point into the request.
 func (s *Server) jsonDocuments(c *call, place desired.Place) ([]desired.Document, error) {
 	var in ApplyRequest
-	if err := s.decode(c, maxBody, false, &in); err != nil {
-		return nil, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, false, &in, &in.TenantID); err != nil {
 		return nil, err
 	}
 	if len(in.Documents) > desired.MaxFileDocuments {

@@ -369,18 +369,24 @@ func verdictOf(err error) int {
 // dial serves gRPC on a loopback socket and connects to it.
 func (w *world) dial() *grpc.ClientConn {
 	w.t.Helper()
+	conn, err := grpc.NewClient(w.serveGRPC(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	w.ok(err)
+	w.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// serveGRPC serves gRPC on a loopback socket and returns its address.
+func (w *world) serveGRPC() string {
+	w.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.ok(err)
 	done := make(chan error, 1)
 	go func() { done <- w.server.GRPC(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	w.ok(err)
 	w.t.Cleanup(func() {
-		conn.Close()
 		w.server.Shutdown(context.WithoutCancel(w.t.Context()))
 		w.ok(<-done)
 	})
-	return conn
+	return l.Addr().String()
 }
 
 // TestUnknownMethodsAreDenied shows that a method without a row is refused before anything else looks at it.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"net/http"
 	"strings"
 
 	"github.com/connectsoft/plumbline/adapters"
@@ -17,10 +16,7 @@ import (
 // createBranch is operation 2.
 func (s *Server) createBranch(ctx context.Context, c *call) (answer, error) {
 	var in CreateBranchRequest
-	if err := s.decode(c, maxBody, false, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, false, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if faults := (faults{}).need("/name", in.Name); len(faults) > 0 {
@@ -49,16 +45,7 @@ func (s *Server) createBranch(ctx context.Context, c *call) (answer, error) {
 		},
 		pointer: renamed(map[string]string{"/metadata/name": "/name", "/spec/repository": "/repoId"}),
 	})
-	if err != nil {
-		return answer{}, err
-	}
-	if l.gone {
-		return c.answerGone(l.receipt), nil
-	}
-	body := branchView(l.standing)
-	body.Commit, body.TraceID, body.Warnings = l.receipt.Commit, c.trace(), c.warnings
-	l.answer.body = body
-	return l.answer, nil
+	return respond(c, l, err, branchView)
 }
 
 // branchRef is the ref of a branch of a repository: that of the document that has it already, wherever a person may
@@ -81,7 +68,12 @@ func branchRef(snap *desired.Snapshot, repo desired.Ref, branch string) desired.
 
 // branchName derives a resource name from a branch: <repository>.<branch in the letters of names>-<hex of its hash>.
 func branchName(repository, branch string, digits int) string {
-	sum := sha256.Sum256([]byte(branch))
+	const longest, room = 128, 80 // of a resource name; of the repository's share in it
+	hashed := branch
+	if len(repository) > room {
+		repository, hashed = repository[:room], repository+"\x00"+branch
+	}
+	sum := sha256.Sum256([]byte(hashed))
 	slug := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'A' && r <= 'Z':
@@ -92,38 +84,13 @@ func branchName(repository, branch string, digits int) string {
 		return '-'
 	}, branch)
 	tail := "-" + hex.EncodeToString(sum[:])[:digits]
-	const longest = 128 // of a resource name
-	if room := max(0, longest-len(repository)-1-len(tail)); len(slug) > room {
-		slug = slug[:room]
+	if left := longest - len(repository) - 1 - len(tail); len(slug) > left {
+		slug = slug[:left]
 	}
 	return repository + "." + slug + tail
 }
 
-func (s *Server) listBranches(ctx context.Context, c *call) (answer, error) {
-	l, err := s.list(ctx, c, []desired.Kind{desired.KindBranch}, c.ofRepository())
-	if err != nil {
-		return answer{}, err
-	}
-	out := BranchList{Items: []Branch{}, NextPageToken: l.next, Commit: l.head.Commit, TraceID: c.trace()}
-	for _, st := range l.items {
-		v := branchView(st)
-		v.Commit, v.TraceID = l.head.Commit, c.trace()
-		out.Items = append(out.Items, v)
-	}
-	return answer{status: http.StatusOK, body: out}, nil
-}
-
-func (s *Server) getBranch(ctx context.Context, c *call) (answer, error) {
-	st, head, err := s.one(ctx, c, desired.KindBranch, "branchId", "branch")
-	if err != nil {
-		return answer{}, err
-	}
-	v := branchView(st)
-	v.Commit, v.TraceID = head.Commit, c.trace()
-	return answer{status: http.StatusOK, body: v, etag: st.entry.Digest}, nil
-}
-
-func branchView(st standing) Branch {
+func branchView(st standing, about said) Branch {
 	spec, _ := st.entry.Resource.Spec.(*desired.BranchSpec)
 	if spec == nil {
 		spec = &desired.BranchSpec{}
@@ -138,5 +105,6 @@ func branchView(st standing) Branch {
 		BranchID: st.entry.ID, RepositoryID: repositoryOf(st.entry).ID(), Name: spec.Name, FromBranch: spec.FromBranch,
 		FromCommit: from, HeadCommit: actual.Head,
 		Status: word("Branch", st.phase), Problem: st.problem(), Sync: st.sync(), Source: st.source(),
+		Commit: about.commit, TraceID: about.trace, Warnings: about.warnings,
 	}
 }

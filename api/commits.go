@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"net/http"
 	"slices"
 	"strconv"
 
@@ -19,10 +18,7 @@ import (
 // authorCommit is operation 3.
 func (s *Server) authorCommit(ctx context.Context, c *call) (answer, error) {
 	var in AuthorCommitRequest
-	if err := s.decode(c, maxCommitBody, false, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxCommitBody, false, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if faults := commitFaults(in); len(faults) > 0 {
@@ -61,16 +57,7 @@ func (s *Server) authorCommit(ctx context.Context, c *call) (answer, error) {
 		},
 		pointer: renamed(map[string]string{"/spec/repository": "/repoId"}),
 	})
-	if err != nil {
-		return answer{}, err
-	}
-	if l.gone {
-		return c.answerGone(l.receipt), nil
-	}
-	body := commitView(l.standing)
-	body.Commit, body.TraceID, body.Warnings = l.receipt.Commit, c.trace(), c.warnings
-	l.answer.body = body
-	return l.answer, nil
+	return respond(c, l, err, commitView)
 }
 
 // seenBefore reports whether the idempotency key of the request is known: its answer is then found by the key.
@@ -230,31 +217,7 @@ func (s *Server) inlineArtifact(ctx context.Context, c *call, art Artifact, ch *
 	return nil
 }
 
-func (s *Server) listCommits(ctx context.Context, c *call) (answer, error) {
-	l, err := s.list(ctx, c, []desired.Kind{desired.KindCommit}, c.ofRepository())
-	if err != nil {
-		return answer{}, err
-	}
-	out := CommitList{Items: []Commit{}, NextPageToken: l.next, Commit: l.head.Commit, TraceID: c.trace()}
-	for _, st := range l.items {
-		v := commitView(st)
-		v.Commit, v.TraceID = l.head.Commit, c.trace()
-		out.Items = append(out.Items, v)
-	}
-	return answer{status: http.StatusOK, body: out}, nil
-}
-
-func (s *Server) getCommit(ctx context.Context, c *call) (answer, error) {
-	st, head, err := s.one(ctx, c, desired.KindCommit, "commitId", "commit")
-	if err != nil {
-		return answer{}, err
-	}
-	v := commitView(st)
-	v.Commit, v.TraceID = head.Commit, c.trace()
-	return answer{status: http.StatusOK, body: v, etag: st.entry.Digest}, nil
-}
-
-func commitView(st standing) Commit {
+func commitView(st standing, about said) Commit {
 	spec, _ := st.entry.Resource.Spec.(*desired.CommitSpec)
 	if spec == nil {
 		spec = &desired.CommitSpec{}
@@ -264,5 +227,6 @@ func commitView(st standing) Commit {
 	return Commit{
 		CommitID: st.entry.ID, RepositoryID: repositoryOf(st.entry).ID(), SHA: actual.SHA, Branch: spec.Branch, Message: spec.Message,
 		Status: word("Commit", st.phase), Problem: st.problem(), Sync: st.sync(), Source: st.source(),
+		Commit: about.commit, TraceID: about.trace, Warnings: about.warnings,
 	}
 }

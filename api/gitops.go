@@ -15,10 +15,7 @@ import (
 // reconcile is operation i6: look again, now.
 func (s *Server) reconcile(ctx context.Context, c *call) (answer, error) {
 	var in ReconcileRequest
-	if err := s.decode(c, maxBody, true, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, true, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if err := c.refuseWhatIf(); err != nil {

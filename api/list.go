@@ -4,6 +4,8 @@ package api
 
 import (
 	"context"
+	"net/http"
+	"slices"
 
 	"github.com/connectsoft/plumbline/desired"
 )
@@ -90,15 +92,73 @@ func repositoryOf(e *desired.Entry) desired.Ref {
 	return e.Ref.Sibling(desired.KindRepository, name)
 }
 
-// one finds the resource of a kind that a path parameter names.
-func (s *Server) one(ctx context.Context, c *call, kind desired.Kind, param, what string) (standing, *desired.Head, error) {
-	head, err := s.head(ctx, c)
-	if err != nil {
-		return standing{}, nil, err
+// collection is how the resources of some kinds are listed and read: in the shape that view gives them.
+type collection[T any] struct {
+	kinds []desired.Kind
+	param string // path parameter that names one
+	what  string // what a caller would call one
+	view  func(standing, said) T
+}
+
+// pageOf is one page of a list, as the contract's lists are shaped.
+type pageOf[T any] struct {
+	Items         []T    `json:"items"`
+	NextPageToken string `json:"nextPageToken,omitempty"`
+	Commit        string `json:"commit"`
+	TraceID       string `json:"traceId"`
+}
+
+// list is the operation that lists a collection; ?kind narrows one of several kinds.
+func (k collection[T]) list(s *Server) handler {
+	return func(ctx context.Context, c *call) (answer, error) {
+		kinds, err := c.kinds(k.kinds)
+		if err != nil {
+			return answer{}, err
+		}
+		l, err := s.list(ctx, c, kinds, c.ofRepository())
+		if err != nil {
+			return answer{}, err
+		}
+		out := pageOf[T]{Items: make([]T, len(l.items)), NextPageToken: l.next, Commit: l.head.Commit, TraceID: c.trace()}
+		for i, st := range l.items {
+			out.Items[i] = k.view(st, c.about(l.head.Commit))
+		}
+		return answer{status: http.StatusOK, body: out}, nil
 	}
-	e, ok := head.Snapshot.ByID(c.param(param))
-	if !ok || e.Ref.Kind != kind {
-		return standing{}, nil, notFound(what)
+}
+
+// get is the operation that reads one of a collection.
+func (k collection[T]) get(s *Server) handler {
+	return func(ctx context.Context, c *call) (answer, error) {
+		head, err := s.head(ctx, c)
+		if err != nil {
+			return answer{}, err
+		}
+		e, ok := head.Snapshot.ByID(c.param(k.param))
+		if !ok || !slices.Contains(k.kinds, e.Ref.Kind) {
+			return answer{}, notFound(k.what)
+		}
+		return answer{status: http.StatusOK, body: k.view(s.standing(e), c.about(head.Commit)), etag: e.Digest}, nil
 	}
-	return s.standing(e), head, nil
+}
+
+func repositories() collection[Repository] {
+	return collection[Repository]{[]desired.Kind{desired.KindRepository}, "repoId", "repository", repositoryView}
+}
+
+func branches() collection[Branch] {
+	return collection[Branch]{[]desired.Kind{desired.KindBranch}, "branchId", "branch", branchView}
+}
+
+func commits() collection[Commit] {
+	return collection[Commit]{[]desired.Kind{desired.KindCommit}, "commitId", "commit", commitView}
+}
+
+func pullRequests() collection[PullRequest] {
+	return collection[PullRequest]{[]desired.Kind{desired.KindPullRequest}, "pullRequestId", "pull request", pullRequestView}
+}
+
+// documents are resources in the shape that all kinds share.
+func documents(kinds ...desired.Kind) collection[Resource] {
+	return collection[Resource]{kinds, "id", "resource", resourceView}
 }

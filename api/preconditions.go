@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"net/url"
 	"strings"
 
 	"github.com/connectsoft/plumbline/desired"
@@ -31,17 +30,20 @@ func (c *call) ifMatch(e *desired.Entry) error {
 	return faultf(CodePrecondition, "check If-Match", "the document is no longer the one that If-Match names: read it again, then decide")
 }
 
-// idempotency is the key of a write and the fingerprint of its request, both "" without an Idempotency-Key.
+// idempotency is the key of a write and the fingerprint of its request, both "" without an Idempotency-Key. It may be
+// asked for once the body was read.
 func (c *call) idempotency() (key, fingerprint string, err error) {
 	values := c.r.Header.Values("Idempotency-Key")
-	if len(values) == 0 {
-		return "", "", nil
+	if len(values) == 0 || c.key != "" {
+		return c.key, c.fingerprint, nil
 	}
 	v := values[0]
 	if len(values) > 1 || v == "" || len(v) > 256 || strings.ContainsFunc(v, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
 		return "", "", faultf(CodeMalformed, "read Idempotency-Key", "the Idempotency-Key must be one header of 1 to 256 printable ASCII characters")
 	}
-	return hash(c.who.Tenant, c.who.Subject, v), hash(c.r.Method, c.r.URL.Path, canonicalQuery(c.r.URL.Query()), string(canonicalBody(c.body))), nil
+	c.key = hash(c.who.Tenant, c.who.Subject, v)
+	c.fingerprint = hash(c.r.Method, c.r.URL.Path, c.r.URL.Query().Encode(), string(canonicalBody(c.body)))
+	return c.key, c.fingerprint, nil
 }
 
 // hash is over the parts with their lengths apart, as hex.
@@ -53,8 +55,6 @@ func hash(parts ...string) string {
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
-
-func canonicalQuery(q url.Values) string { return q.Encode() }
 
 // canonicalBody makes JSON bodies that say the same equal; others are taken byte for byte.
 func canonicalBody(body []byte) []byte {

@@ -19,10 +19,7 @@ import (
 // openPullRequest is operation 4.
 func (s *Server) openPullRequest(ctx context.Context, c *call) (answer, error) {
 	var in OpenPullRequestRequest
-	if err := s.decode(c, maxBody, false, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, false, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if faults := (faults{}).need("/repositoryId", in.RepositoryID).need("/sourceBranch", in.SourceBranch).need("/title", in.Title).
@@ -63,29 +60,13 @@ func (s *Server) openPullRequest(ctx context.Context, c *call) (answer, error) {
 		},
 		pointer: renamed(map[string]string{"/spec/repository": "/repositoryId"}),
 	})
-	return s.answerPullRequest(c, l, err)
-}
-
-func (s *Server) answerPullRequest(c *call, l landed, err error) (answer, error) {
-	if err != nil {
-		return answer{}, err
-	}
-	if l.gone {
-		return c.answerGone(l.receipt), nil
-	}
-	body := pullRequestView(l.standing)
-	body.Commit, body.TraceID, body.Warnings = l.receipt.Commit, c.trace(), c.warnings
-	l.answer.body = body
-	return l.answer, nil
+	return respond(c, l, err, pullRequestView)
 }
 
 // mergePullRequest is the first half of operation 4b.
 func (s *Server) mergePullRequest(ctx context.Context, c *call) (answer, error) {
 	var in MergePullRequestRequest
-	if err := s.decode(c, maxBody, true, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, true, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if faults := (faults{}).among("/strategy", in.Strategy, desired.MergeCommit, desired.MergeSquash, desired.MergeFastForward).
@@ -106,10 +87,7 @@ func (s *Server) mergePullRequest(ctx context.Context, c *call) (answer, error) 
 // closePullRequest is the second half of operation 4b.
 func (s *Server) closePullRequest(ctx context.Context, c *call) (answer, error) {
 	var in ClosePullRequestRequest
-	if err := s.decode(c, maxBody, true, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, true, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	return s.endPullRequest(ctx, c, "Close", desired.PullRequestClosed, func(*desired.PullRequestSpec) {})
@@ -156,7 +134,7 @@ func (s *Server) endPullRequest(ctx context.Context, c *call, verb, to string, c
 	if l.answer.status == http.StatusOK {
 		l.answer.location = ""
 	}
-	return s.answerPullRequest(c, l, nil)
+	return respond(c, l, nil, pullRequestView)
 }
 
 // endedAtHost answers for a pull request that ended at the host while its document still says open: there is nothing
@@ -178,9 +156,7 @@ func (s *Server) endedAtHost(c *call, id, to string) (a answer, done bool, err e
 	if ended != to {
 		return answer{}, false, alreadyEnded(e.Ref, ended)
 	}
-	body := pullRequestView(st)
-	body.Commit, body.TraceID, body.Warnings = head.Commit, c.trace(), c.warnings
-	return answer{status: http.StatusOK, body: body, etag: e.Digest}, true, nil
+	return answer{status: http.StatusOK, body: pullRequestView(st, c.about(head.Commit)), etag: e.Digest}, true, nil
 }
 
 func alreadyEnded(ref desired.Ref, state string) error {
@@ -209,10 +185,7 @@ func pullRequestState(st standing, spec *desired.PullRequestSpec) string {
 // postCheck is operation 4c: it goes to the host, nothing is committed.
 func (s *Server) postCheck(ctx context.Context, c *call) (answer, error) {
 	var in PostCheckRequest
-	if err := s.decode(c, maxBody, false, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, false, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if err := c.refuseWhatIf(); err != nil {
@@ -237,32 +210,7 @@ func (s *Server) postCheck(ctx context.Context, c *call) (answer, error) {
 	}}, nil
 }
 
-func (s *Server) listPullRequests(ctx context.Context, c *call) (answer, error) {
-	l, err := s.list(ctx, c, []desired.Kind{desired.KindPullRequest}, c.ofRepository())
-	if err != nil {
-		return answer{}, err
-	}
-	out := PullRequestList{Items: []PullRequest{}, NextPageToken: l.next, Commit: l.head.Commit, TraceID: c.trace()}
-	for _, st := range l.items {
-		v := pullRequestView(st)
-		v.Commit, v.TraceID = l.head.Commit, c.trace()
-		out.Items = append(out.Items, v)
-	}
-	return answer{status: http.StatusOK, body: out}, nil
-}
-
-// getPullRequest is operation 5.
-func (s *Server) getPullRequest(ctx context.Context, c *call) (answer, error) {
-	st, head, err := s.one(ctx, c, desired.KindPullRequest, "pullRequestId", "pull request")
-	if err != nil {
-		return answer{}, err
-	}
-	v := pullRequestView(st)
-	v.Commit, v.TraceID = head.Commit, c.trace()
-	return answer{status: http.StatusOK, body: v, etag: st.entry.Digest}, nil
-}
-
-func pullRequestView(st standing) PullRequest {
+func pullRequestView(st standing, about said) PullRequest {
 	spec, _ := st.entry.Resource.Spec.(*desired.PullRequestSpec)
 	if spec == nil {
 		spec = &desired.PullRequestSpec{}
@@ -279,6 +227,7 @@ func pullRequestView(st standing) PullRequest {
 		URL: actual.URL, Checks: []Check{}, Reviewers: []string{}, Conflicts: actual.Conflicts,
 		HeadCommit: actual.HeadCommit, MergeCommit: actual.MergeCommit,
 		Problem: st.problem(), Sync: st.sync(), Source: st.source(),
+		Commit: about.commit, TraceID: about.trace, Warnings: about.warnings,
 	}
 	if out.TargetBranch == "" {
 		out.TargetBranch = actual.TargetBranch

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -18,10 +17,7 @@ import (
 // provisionRepository is operation 1.
 func (s *Server) provisionRepository(ctx context.Context, c *call) (answer, error) {
 	var in ProvisionRepositoryRequest
-	if err := s.decode(c, maxBody, false, &in); err != nil {
-		return answer{}, err
-	}
-	if err := c.sameTenant(in.TenantID); err != nil {
+	if err := s.decode(c, maxBody, false, &in, &in.TenantID); err != nil {
 		return answer{}, err
 	}
 	if faults := (faults{}).need("/projectId", in.ProjectID).need("/name", in.Name).
@@ -38,16 +34,7 @@ func (s *Server) provisionRepository(ctx context.Context, c *call) (answer, erro
 		},
 		pointer: renamed(map[string]string{"/metadata/name": "/name"}),
 	})
-	if err != nil {
-		return answer{}, err
-	}
-	if l.gone {
-		return c.answerGone(l.receipt), nil
-	}
-	body := repositoryView(l.standing)
-	body.Commit, body.TraceID, body.Warnings = l.receipt.Commit, c.trace(), c.warnings
-	l.answer.body = body
-	return l.answer, nil
+	return respond(c, l, err, repositoryView)
 }
 
 func buildRepository(snap *desired.Snapshot, ref desired.Ref, in ProvisionRepositoryRequest) (made, error) {
@@ -70,31 +57,7 @@ func buildRepository(snap *desired.Snapshot, ref desired.Ref, in ProvisionReposi
 	return made{ref: ref, resource: document(ref, spec)}, nil
 }
 
-func (s *Server) listRepositories(ctx context.Context, c *call) (answer, error) {
-	l, err := s.list(ctx, c, []desired.Kind{desired.KindRepository}, nil)
-	if err != nil {
-		return answer{}, err
-	}
-	out := RepositoryList{Items: []Repository{}, NextPageToken: l.next, Commit: l.head.Commit, TraceID: c.trace()}
-	for _, st := range l.items {
-		v := repositoryView(st)
-		v.Commit, v.TraceID = l.head.Commit, c.trace()
-		out.Items = append(out.Items, v)
-	}
-	return answer{status: http.StatusOK, body: out}, nil
-}
-
-func (s *Server) getRepository(ctx context.Context, c *call) (answer, error) {
-	st, head, err := s.one(ctx, c, desired.KindRepository, "repoId", "repository")
-	if err != nil {
-		return answer{}, err
-	}
-	v := repositoryView(st)
-	v.Commit, v.TraceID = head.Commit, c.trace()
-	return answer{status: http.StatusOK, body: v, etag: st.entry.Digest}, nil
-}
-
-func repositoryView(st standing) Repository {
+func repositoryView(st standing, about said) Repository {
 	spec, _ := st.entry.Resource.Spec.(*desired.RepositorySpec)
 	if spec == nil {
 		spec = &desired.RepositorySpec{}
@@ -106,6 +69,7 @@ func repositoryView(st standing) Repository {
 		Provider: spec.ProviderOr(), RemoteURL: actual.RemoteURL, DefaultBranch: spec.DefaultBranchOr(),
 		Visibility: spec.VisibilityOr(), Description: spec.Description, Archived: spec.Archived,
 		Status: word("Repository", st.phase), Problem: st.problem(), Sync: st.sync(), Source: st.source(),
+		Commit: about.commit, TraceID: about.trace, Warnings: about.warnings,
 	}
 }
 

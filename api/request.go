@@ -67,10 +67,10 @@ func shapeOf(t reflect.Type) *shape {
 	return s
 }
 
-// decode reads a JSON body into v. Unknown fields are tolerated and become warnings; duplicate names and names that
-// differ from a known one only in case are refused, because two readers could see two requests. Without a body,
-// optional leaves v as it is.
-func (s *Server) decode(c *call, limit int64, optional bool, v any) error {
+// decode reads a JSON body into v, whose member tenant must be empty or the caller's. Unknown fields are tolerated and
+// become warnings; duplicate names and names that differ from a known one only in case are refused, because two
+// readers could see two requests. Without a body, optional leaves v as it is.
+func (s *Server) decode(c *call, limit int64, optional bool, v any, tenant *string) error {
 	if err := c.read(limit); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *Server) decode(c *call, limit int64, optional bool, v any) error {
 	if err := json.Unmarshal(c.body, v); err != nil {
 		return typeFault(err)
 	}
-	return nil
+	return auth.NeedTenant(c.who, *tenant)
 }
 
 // read reads the whole body, at most limit bytes.
@@ -331,6 +331,3 @@ func shorten(s string, n int) string {
 	}
 	return string(out)
 }
-
-// sameTenant checks the tenantId of a body against the token.
-func (c *call) sameTenant(named string) error { return auth.NeedTenant(c.who, named) }

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/connectsoft/plumbline/api/auth"
 	"github.com/connectsoft/plumbline/desired"
 	"github.com/connectsoft/plumbline/reconciler/plan"
 )
@@ -426,9 +427,9 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := httptest.NewRequestWithContext(context.WithoutCancel(t.Context()), "POST", "/", bytes.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
-		c := &call{w: httptest.NewRecorder(), r: r}
+		c := &call{w: httptest.NewRecorder(), r: r, who: &auth.Principal{Tenant: tenantA}}
 		var in ProvisionRepositoryRequest
-		if s.decode(c, maxBody, false, &in) != nil {
+		if s.decode(c, maxBody, false, &in, &in.TenantID) != nil {
 			return
 		}
 		var strict map[string]json.RawMessage

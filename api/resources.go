@@ -12,13 +12,14 @@ import (
 	"github.com/connectsoft/plumbline/desired"
 )
 
-func resourceView(st standing) Resource {
+func resourceView(st standing, about said) Resource {
 	e := st.entry
 	m := e.Resource.Metadata
 	out := Resource{
 		ID: e.ID, Ref: e.Ref.String(), Kind: string(e.Ref.Kind), Project: e.Ref.Project, Name: e.Ref.Name,
 		Labels: m.Labels, Annotations: m.Annotations, DependsOn: m.DependsOn, Spec: e.Resource.Spec, Digest: e.Digest,
 		Status: string(st.phase), Problem: st.problem(), Sync: st.sync(), Source: st.source(),
+		Commit: about.commit, TraceID: about.trace,
 	}
 	if st.state != nil {
 		out.Outputs = st.state.Outputs
@@ -35,15 +36,6 @@ func controlKinds() []desired.Kind {
 		}
 	}
 	return out
-}
-
-// listResources lists documents of all kinds, or of those that ?kind names.
-func (s *Server) listResources(ctx context.Context, c *call) (answer, error) {
-	kinds, err := c.kinds(controlKinds())
-	if err != nil {
-		return answer{}, err
-	}
-	return s.resourcePage(ctx, c, kinds)
 }
 
 // kinds narrows all to the ?kind filter.
@@ -73,63 +65,19 @@ func joinKinds(all []desired.Kind) string {
 	return strings.Join(names, ", ")
 }
 
-// listOf lists the documents of a kind that has no shape of its own.
-func (s *Server) listOf(kind desired.Kind) handler {
-	return func(ctx context.Context, c *call) (answer, error) {
-		return s.resourcePage(ctx, c, []desired.Kind{kind})
-	}
-}
-
-func (s *Server) resourcePage(ctx context.Context, c *call, kinds []desired.Kind) (answer, error) {
-	l, err := s.list(ctx, c, kinds, nil)
-	if err != nil {
-		return answer{}, err
-	}
-	out := ResourceList{Items: []Resource{}, NextPageToken: l.next, Commit: l.head.Commit, TraceID: c.trace()}
-	for _, st := range l.items {
-		v := resourceView(st)
-		v.Commit, v.TraceID = l.head.Commit, c.trace()
-		out.Items = append(out.Items, v)
-	}
-	return answer{status: http.StatusOK, body: out}, nil
-}
-
-// getOf reads a document of one kind.
-func (s *Server) getOf(kind desired.Kind) handler {
-	return func(ctx context.Context, c *call) (answer, error) {
-		head, err := s.head(ctx, c)
-		if err != nil {
-			return answer{}, err
-		}
-		e, ok := head.Snapshot.ByID(c.param("id"))
-		if !ok || e.Ref.Kind != kind {
-			return answer{}, notFound("resource")
-		}
-		return s.resourceAnswer(c, head, e), nil
-	}
-}
-
+// getResource reads a document of any kind, with its open findings.
 func (s *Server) getResource(ctx context.Context, c *call) (answer, error) {
-	head, err := s.head(ctx, c)
-	if err != nil {
-		return answer{}, err
-	}
-	e, ok := head.Snapshot.ByID(c.param("id"))
-	if !ok {
-		return answer{}, notFound("resource")
-	}
-	return s.resourceAnswer(c, head, e), nil
-}
-
-func (s *Server) resourceAnswer(c *call, head *desired.Head, e *desired.Entry) answer {
-	v := resourceView(s.standing(e))
-	for _, item := range s.cfg.Hub.FindingsOf(e.Ref.Tenant, e.Ref) {
-		if item.Finding.Open() {
-			v.Findings = append(v.Findings, findingView(item.Finding))
+	a, err := documents(controlKinds()...).get(s)(ctx, c)
+	if v, ok := a.body.(Resource); ok && err == nil {
+		ref, _ := desired.ParseRef(v.Ref) // it was a ref a moment ago
+		for _, item := range s.cfg.Hub.FindingsOf(ref.Tenant, ref) {
+			if item.Finding.Open() {
+				v.Findings = append(v.Findings, findingView(item.Finding))
+			}
 		}
+		a.body = v
 	}
-	v.Commit, v.TraceID = head.Commit, c.trace()
-	return answer{status: http.StatusOK, body: v, etag: e.Digest}
+	return a, err
 }
 
 // deleteResource is operation x2: it removes the document. What becomes of the outside object is the reconciler's

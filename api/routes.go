@@ -26,6 +26,8 @@ type call struct {
 	repo     *gitrepo.Repo   // of the caller's tenant (or the platform's); nil for public operations
 	body     []byte          // as read
 	warnings []string
+
+	key, fingerprint string // of the idempotency key, once asked for
 }
 
 func (c *call) trace() string              { return c.info.trace }
@@ -48,18 +50,18 @@ type handler func(ctx context.Context, c *call) (answer, error)
 // handlers is the implementation of every row of the operation table that has a REST face.
 func (s *Server) handlers() map[string]handler {
 	return map[string]handler{
-		"provisionRepository": s.provisionRepository, "listRepositories": s.listRepositories, "getRepository": s.getRepository,
-		"createBranch": s.createBranch, "listBranches": s.listBranches, "getBranch": s.getBranch,
-		"authorCommit": s.authorCommit, "listCommits": s.listCommits, "getCommit": s.getCommit,
-		"openPullRequest": s.openPullRequest, "listPullRequests": s.listPullRequests, "getPullRequest": s.getPullRequest,
+		"provisionRepository": s.provisionRepository, "listRepositories": repositories().list(s), "getRepository": repositories().get(s),
+		"createBranch": s.createBranch, "listBranches": branches().list(s), "getBranch": branches().get(s),
+		"authorCommit": s.authorCommit, "listCommits": commits().list(s), "getCommit": commits().get(s),
+		"openPullRequest": s.openPullRequest, "listPullRequests": pullRequests().list(s), "getPullRequest": pullRequests().get(s),
 		"mergePullRequest": s.mergePullRequest, "closePullRequest": s.closePullRequest, "postCheck": s.postCheck,
 
-		"applyResources": s.applyResources, "listResources": s.listResources, "getResource": s.getResource,
-		"deleteResource": s.deleteResource, "getReceipt": s.getReceipt,
-		"listProviders": s.listOf(desired.KindProvider), "getProvider": s.getOf(desired.KindProvider),
-		"listDriftRules": s.listOf(desired.KindDriftRule), "getDriftRule": s.getOf(desired.KindDriftRule),
-		"listSuspensions": s.listOf(desired.KindSuspension), "getSuspension": s.getOf(desired.KindSuspension),
-		"listTenants": s.listOf(desired.KindTenant), "getTenant": s.getOf(desired.KindTenant),
+		"applyResources": s.applyResources, "deleteResource": s.deleteResource, "getReceipt": s.getReceipt,
+		"listResources": documents(controlKinds()...).list(s), "getResource": s.getResource,
+		"listProviders": documents(desired.KindProvider).list(s), "getProvider": documents(desired.KindProvider).get(s),
+		"listDriftRules": documents(desired.KindDriftRule).list(s), "getDriftRule": documents(desired.KindDriftRule).get(s),
+		"listSuspensions": documents(desired.KindSuspension).list(s), "getSuspension": documents(desired.KindSuspension).get(s),
+		"listTenants": documents(desired.KindTenant).list(s), "getTenant": documents(desired.KindTenant).get(s),
 
 		"putArtifact": s.putArtifact, "getArtifact": s.getArtifact,
 		"reconcile":      s.reconcile,

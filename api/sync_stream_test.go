@@ -10,14 +10,18 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/connectsoft/plumbline/api/auth"
@@ -462,4 +466,87 @@ func BenchmarkFanOut(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*64/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkWatch delivers changes of 128 states at a time through the store, the hub and real connections.
+func BenchmarkWatch(b *testing.B) {
+	for _, streams := range []int{100, 1000} {
+		b.Run(fmt.Sprint(streams), func(b *testing.B) { benchWatch(b, streams) })
+	}
+}
+
+func benchWatch(b *testing.B, streams int) {
+	const batch = 128
+	w := startWorld(b, false, nil)
+	token := w.token(tenantA, "alice")
+	var got, ready atomic.Int64
+	var readers sync.WaitGroup
+	ctx, stop := context.WithCancel(metadata.AppendToOutgoingContext(b.Context(), "authorization", "Bearer "+token))
+	defer readers.Wait()
+	defer stop()
+	conns := []*grpc.ClientConn{}
+	addr := w.serveGRPC()
+	for i := range streams {
+		if i%200 == 0 {
+			conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(counting{})))
+			w.ok(err)
+			defer conn.Close()
+			conns = append(conns, conn)
+		}
+		s, err := pb.NewGitOpsSyncClient(conns[len(conns)-1]).WatchSyncState(ctx, &pb.WatchSyncStateRequest{})
+		w.ok(err)
+		readers.Go(func() {
+			for first := true; ; first = false {
+				var n int64
+				if err := s.RecvMsg(&n); err != nil {
+					return
+				}
+				if got.Add(n); first {
+					ready.Add(1)
+				}
+			}
+		})
+	}
+	for ready.Load() < int64(streams) {
+		time.Sleep(time.Millisecond)
+	}
+	b.ResetTimer()
+	for i := range b.N {
+		puts := make([]state.Put, batch)
+		for j := range puts {
+			ref := desired.Ref{Tenant: tenantA, Project: "p", Kind: desired.KindBranch, Name: fmt.Sprint("b", j)}
+			puts[j], _ = state.PutState(state.SyncState{V: 1, Ref: ref, Phase: plan.Synced, DesiredSeq: uint64(i), Message: "as it is"})
+		}
+		_, err := w.store.Commit(ctx, state.Fence{}, puts...)
+		w.ok(err)
+		for got.Load() < int64(i+1)*batch*int64(streams) {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	b.ReportMetric(float64(b.N*batch*streams)/b.Elapsed().Seconds(), "events/s")
+}
+
+// counting is a codec that counts events instead of decoding them.
+type counting struct{}
+
+func (counting) Name() string { return "proto" }
+
+func (counting) Marshal(v any) (mem.BufferSlice, error) {
+	raw, err := proto.Marshal(v.(proto.Message))
+	return mem.BufferSlice{mem.SliceBuffer(raw)}, err
+}
+
+func (counting) Unmarshal(data mem.BufferSlice, v any) error {
+	raw := data.Materialize()
+	for len(raw) > 0 {
+		num, kind, n := protowire.ConsumeTag(raw)
+		m := protowire.ConsumeFieldValue(num, kind, raw[n:])
+		if m < 0 {
+			return protowire.ParseError(m)
+		}
+		if raw = raw[n+m:]; num == 1 {
+			*v.(*int64)++
+		}
+	}
+	return nil
 }

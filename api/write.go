@@ -136,6 +136,26 @@ func (s *Server) gone(rc gitrepo.Receipt) landed {
 	return landed{receipt: rc, gone: true}
 }
 
+// said is what every answer tells besides its resource.
+type said struct {
+	commit, trace string
+	warnings      []string
+}
+
+func (c *call) about(commit string) said { return said{commit, c.trace(), c.warnings} }
+
+// respond answers a write with the view of what it made.
+func respond[T any](c *call, l landed, err error, view func(standing, said) T) (answer, error) {
+	switch {
+	case err != nil:
+		return answer{}, err
+	case l.gone:
+		return c.answerGone(l.receipt), nil
+	}
+	l.answer.body = view(l.standing, c.about(l.receipt.Commit))
+	return l.answer, nil
+}
+
 // answerGone answers a repeated request whose resource is no longer there: with the receipt of the first time.
 func (c *call) answerGone(rc gitrepo.Receipt) answer {
 	return answer{status: http.StatusOK, body: Receipt{

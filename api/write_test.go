@@ -30,9 +30,9 @@ func TestDerivedBranchNames(t *testing.T) {
 	if branchName("r", "a/b", 4) == branchName("r", "a-b", 4) {
 		t.Error("two branches have one name")
 	}
-	long := branchName(strings.Repeat("r", 128), "main", 4)
-	if desired.ValidName(long) == nil {
-		t.Logf("a repository name of full length still has room: %s", long)
+	a, b := branchName(strings.Repeat("r", 128), "main", 4), branchName(strings.Repeat("r", 127), "main", 4)
+	if desired.ValidName(a) != nil || a == b {
+		t.Errorf("repositories with long names: %s and %s", a, b)
 	}
 }
 

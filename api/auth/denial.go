@@ -49,7 +49,7 @@ func Challenge(err error, basic bool) string {
 	}
 	const bearer = `Bearer realm="plumbline"`
 	switch {
-	case basic:
+	case basic && Unauthenticated(err):
 		return `Basic realm="plumbline", charset="UTF-8"`
 	case d.Reason == NoToken:
 		return bearer
