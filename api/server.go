@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,6 +66,18 @@ type Doors struct {
 type Events struct {
 	Request func(RequestEvent)                       // one answered request or ended stream
 	Panic   func(op string, value any, stack []byte) // a handler panicked; the caller got an internal error
+	// Connection is told what net/http has to say about connections: bad handshakes, failed accepts.
+	Connection func(message string)
+}
+
+// connections turns the lines of net/http into events.
+type connections struct{ tell func(string) }
+
+func (c connections) Write(line []byte) (int, error) {
+	if c.tell != nil {
+		c.tell(strings.TrimSpace(string(line)))
+	}
+	return len(line), nil
 }
 
 // RequestEvent is one answered request. It holds nothing of bodies or tokens.
@@ -163,6 +177,7 @@ func New(c Config) (*Server, error) {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          log.New(connections{c.Events.Connection}, "", 0),
 	}
 	s.rpc = s.newGRPC()
 	return s, nil
