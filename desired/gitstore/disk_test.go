@@ -516,6 +516,7 @@ func TestEveryStepMayFail(t *testing.T) {
 	old := grow(t, base, Zero, 2)
 	git(t, base.Dir(), "update-ref", "refs/heads/gone", old.String())
 	git(t, base.Dir(), "pack-refs", "--all", "--prune")
+	pack, tip := goodPack(t, base)
 	start := photograph(t, base.Dir())
 	scenarios := map[string]func(ctx context.Context, s *Store) (Hash, error){
 		"write": func(ctx context.Context, s *Store) (Hash, error) {
@@ -526,6 +527,7 @@ func TestEveryStepMayFail(t *testing.T) {
 			b.Set(RefUpdate{"refs/heads/gone", old, Zero})
 			return h, s.Write(ctx, b)
 		},
+		"push": func(ctx context.Context, s *Store) (Hash, error) { return land(ctx, s, old, pack, tip) },
 		"maintain": func(ctx context.Context, s *Store) (Hash, error) {
 			_, err := s.Maintain(ctx)
 			return old, err
@@ -562,6 +564,38 @@ func TestEveryStepMayFail(t *testing.T) {
 			s.Close()
 		}
 	}
+}
+
+// land receives a pack and lands it on main.
+func land(ctx context.Context, s *Store, old Hash, pack []byte, tip Hash) (Hash, error) {
+	in, err := s.receive(ctx, bytes.NewReader(pack), 1<<20)
+	if err != nil {
+		return tip, err
+	}
+	defer in.discard()
+	p := &Push{Updates: []RefUpdate{{"refs/heads/main", old, tip}}, store: s, in: in}
+	return tip, p.Land(ctx)
+}
+
+func TestPowerCutDuringPush(t *testing.T) {
+	s := newStore(t)
+	old := put(t, s, "main", map[string]string{"a": "1"})
+	pack, tip := goodPack(t, s)
+	f := play(t, s, func() {
+		if _, err := land(t.Context(), s, old, pack, tip); err != nil {
+			t.Fatal(err)
+		}
+	})
+	check := func(what, dir string, k int) {
+		s := openAfter(t, what, dir)
+		defer s.Close()
+		main := wholeRef(t, what, s, "refs/heads/main")
+		if main != tip && (main != old || k == len(f.steps)) {
+			t.Fatalf("%s: main is at %s", what, main)
+		}
+	}
+	f.eachCut(t, check)
+	f.eachLoss(t, check)
 }
 
 func checkFailed(t *testing.T, what string, s *Store, failed *diskStep, err error) {
