@@ -92,11 +92,11 @@ func runWatch(ctx context.Context, c *connection, f watchFilter) error {
 	if err := checkOutput(f.output); err != nil {
 		return err
 	}
-	bounded := ctx
+	bounded, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
+		// Not a deadline: gRPC would tell the server, which may then end the stream before we know why.
+		defer time.AfterFunc(f.timeout, cancel).Stop()
 	}
 	w := &watcher{c: c, f: f, token: f.resumeAfter, print: newEventPrinter(c.sh, f.output)}
 	err := w.run(bounded)
