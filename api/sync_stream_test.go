@@ -445,7 +445,7 @@ func TestPackedMessagesSayWhatWasPacked(t *testing.T) {
 			if want := eventOf(u.Items[i]); !proto.Equal(e, want) {
 				t.Fatalf("event %d: got %v, want %v", i, e, want)
 			}
-			if &eventChunk(u.Items[i])[0] != &eventChunk(u.Items[i])[0] {
+			if first, second := eventChunk(u.Items[i]), eventChunk(u.Items[i]); &first[0] != &second[0] {
 				t.Fatal("an event is encoded twice")
 			}
 		}

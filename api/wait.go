@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -135,8 +134,6 @@ func (s *Server) reach(ctx context.Context, repo *gitrepo.Repo, commit string, w
 func fullCommit(s string) bool {
 	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
 }
-
-func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
 
 // vanished reports whether nothing is known any more of a resource whose document was removed; it waits for that.
 func (s *Server) vanished(ctx context.Context, c *call, info desired.KindInfo, id string, ref desired.Ref, wait time.Duration) bool {
