@@ -27,8 +27,8 @@ type Write struct {
 	Delete bool
 }
 
-// Edit is a pure change to the tree of a control repository. It may run several times, each time on a fresh head,
-// until it lands. No writes and no error means "already so": nothing is committed.
+// Edit is a pure change to the tree of a control repository. It may run several times, one run after another, each
+// on a fresh head, until it lands. No writes and no error means "already so": nothing is committed.
 type Edit func(View) ([]Write, error)
 
 // PutOptions are the preconditions of Put.
@@ -44,6 +44,7 @@ type PutOptions struct {
 // bytes of the nodes that differ are replaced, and the result is parsed again and compared, so every other byte,
 // comments included, stays. An equal document writes nothing. A resource with faults is Invalid, with pointers.
 func Put(ref Ref, r *Resource, o PutOptions) Edit {
+	var fit *fitted // kept from run to run: it follows from the arguments and the path alone
 	return func(v View) ([]Write, error) {
 		const op = "put document"
 		if err := belongs(op, ref, v.Snapshot()); err != nil {
@@ -57,10 +58,14 @@ func Put(ref Ref, r *Resource, o PutOptions) Edit {
 		if exists {
 			path = e.Path
 		}
-		want, err := checked(op, ref, r, path)
-		if err != nil {
-			return nil, err
+		if fit == nil || fit.path != path {
+			f, err := checked(op, ref, r, path)
+			if err != nil {
+				return nil, err
+			}
+			fit = f
 		}
+		want := fit.want
 		switch {
 		case exists && o.Create && sameSpec(e.Resource, want):
 			return nil, nil
@@ -70,10 +75,11 @@ func Put(ref Ref, r *Resource, o PutOptions) Edit {
 			return nil, nil
 		}
 		var w Write
+		var err error
 		if exists {
 			w, err = change(v, e, want)
 		} else {
-			w, err = create(v, ref, want)
+			w, err = create(v, ref, fit.text)
 		}
 		if err != nil {
 			return nil, err
@@ -218,8 +224,15 @@ func precondition(op string, ref Ref, e *Entry, ifMatch string) error {
 	return E(op, ref, Conflict, fmt.Errorf("%w: %s has changed since it was read; read it again", ErrPrecondition, e.ID))
 }
 
+// fitted is a resource as it would be read back from a file at a path.
+type fitted struct {
+	path string
+	want *Resource
+	text []byte // the document
+}
+
 // checked is r as it would be read back from a file at path, with what goes without saying filled in.
-func checked(op string, ref Ref, r *Resource, path string) (*Resource, error) {
+func checked(op string, ref Ref, r *Resource, path string) (*fitted, error) {
 	c := *r
 	if c.APIVersion == "" {
 		c.APIVersion = APIVersion
@@ -249,7 +262,7 @@ func checked(op string, ref Ref, r *Resource, path string) (*Resource, error) {
 	if err != nil {
 		return nil, inDocument(op, ref, err)
 	}
-	return docs[0].Resource, nil
+	return &fitted{path: path, want: docs[0].Resource, text: text}, nil
 }
 
 // inDocument turns faults of a text that we wrote into faults of the resource: its lines are nobody's.
@@ -314,7 +327,7 @@ func change(v View, e *Entry, want *Resource) (Write, error) {
 }
 
 // create makes a new file, or adds a document to the file that is at the path already.
-func create(v View, ref Ref, want *Resource) (Write, error) {
+func create(v View, ref Ref, text []byte) (Write, error) {
 	const op = "put document"
 	for f := range v.Snapshot().wanted.from(ref.String()+"\x00", "") {
 		return Write{}, quarantined(op, ref, f.path)
@@ -322,10 +335,6 @@ func create(v View, ref Ref, want *Resource) (Write, error) {
 	path := Path(ref)
 	if _, bad := v.Snapshot().InQuarantine(path); bad {
 		return Write{}, quarantined(op, ref, path)
-	}
-	text, err := Encode(want)
-	if err != nil {
-		return Write{}, err
 	}
 	data, ok, err := v.Read(path)
 	if err != nil || !ok || len(bytes.TrimSpace(data)) == 0 {

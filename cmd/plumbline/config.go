@@ -41,6 +41,7 @@ type ListenersConfig struct {
 	GRPC         string `json:"grpc"`
 	Admin        string `json:"admin"`
 	ProxyEndsTLS bool   `json:"proxyEndsTLS"`
+	Pprof        bool   `json:"pprof"`
 
 	TLS TLSConfig `json:"tls"`
 }
@@ -129,6 +130,7 @@ func settings() []setting {
 		{"listeners.grpc", "grpc-addr", "address of gRPC"},
 		{"listeners.admin", "admin-addr", "address of health and metrics"},
 		{"listeners.proxyEndsTLS", "proxy-ends-tls", "allow plain listeners beyond loopback: a proxy ends TLS"},
+		{"listeners.pprof", "pprof", "serve profiles at /debug/pprof on the admin port"},
 		{"listeners.tls.certFile", "tls-cert-file", "certificate chain of the HTTP and gRPC listeners"},
 		{"listeners.tls.keyFile", "tls-key-file", "key of that certificate"},
 		{"listeners.tls.clientCAFile", "tls-client-ca-file", "ask for client certificates of this authority"},
