@@ -220,8 +220,11 @@ func TestMatches(t *testing.T) {
 		finding, field string
 		want           bool
 	}{
-		{"BranchMissing", "spec.a", true}, {"BranchMissing", "spec.ab", false}, {"BranchMissing", "spec.protection.x", true},
-		{"BranchMissing", "", false}, {"BranchMoved", "spec.a", false},
+		{"BranchMissing", "spec.a", true},
+		{"BranchMissing", "spec.ab", false},
+		{"BranchMissing", "spec.protection.x", true},
+		{"BranchMissing", "", false},
+		{"BranchMoved", "spec.a", false},
 	} {
 		if got := rule.Covers(row.finding, row.field); got != row.want {
 			t.Errorf("%s %s: got %v", row.finding, row.field, got)
@@ -235,8 +238,10 @@ func TestDefaults(t *testing.T) {
 		r.DeletionPolicyOr(KindTenant) != Delete || r.ApplyOr(ApplyAutomatic) != ApplyAutomatic || r.DriftOr(DriftReport) != DriftReport {
 		t.Errorf("the defaults of a Repository are wrong")
 	}
-	r = RepositorySpec{DefaultBranch: "x", Visibility: "public", Provider: "y", CommonSpec: CommonSpec{DeletionPolicy: Delete, Sync: &Sync{Apply: ApplyManual, Drift: DriftRevert}},
-		Protection: []BranchProtection{{Pattern: "release/*"}, {Pattern: "*"}, {Pattern: "main", RequirePull: true}}}
+	r = RepositorySpec{
+		DefaultBranch: "x", Visibility: "public", Provider: "y", CommonSpec: CommonSpec{DeletionPolicy: Delete, Sync: &Sync{Apply: ApplyManual, Drift: DriftRevert}},
+		Protection: []BranchProtection{{Pattern: "release/*"}, {Pattern: "*"}, {Pattern: "main", RequirePull: true}},
+	}
 	if r.DefaultBranchOr() != "x" || r.VisibilityOr() != "public" || r.ProviderOr() != "y" || r.DeletionPolicyOr(KindRepository) != Delete ||
 		r.ApplyOr(ApplyAutomatic) != ApplyManual || r.DriftOr(DriftReport) != DriftRevert {
 		t.Errorf("what a Repository says is lost")

@@ -53,9 +53,11 @@ func TestPutTouchesOnlyWhatDiffers(t *testing.T) {
 		{"literal becomes one line", web, func(r *Resource) { spec(r).Description = "The shop" }, "|  # for people\n      The shop.\n", "The shop  # for people\n"},
 		{"removed key", web, func(r *Resource) { spec(r).Provider = "" }, "    provider:   AzureDevOps     # theirs\n", ""},
 		{"removed text", web, func(r *Resource) { spec(r).Description = "" }, "    description: |  # for people\n      The shop.\n", ""},
-		{"added keys in their places", web, func(r *Resource) { spec(r).ModuleID, spec(r).Archived = "m", true },
+		{
+			"added keys in their places", web, func(r *Resource) { spec(r).ModuleID, spec(r).Archived = "m", true },
 			"     # theirs\n    # Never change this.\n    defaultBranch: 'main'\n\n    description: |  # for people\n      The shop.\n\n    protection:\n    - pattern: main   # no pushes\n      requirePullRequest: true\n    -   pattern: \"release/*\"\n        requiredChecks: [ build,  test ]\n",
-			"     # theirs\n    moduleId: m\n    # Never change this.\n    defaultBranch: 'main'\n\n    description: |  # for people\n      The shop.\n\n    protection:\n    - pattern: main   # no pushes\n      requirePullRequest: true\n    -   pattern: \"release/*\"\n        requiredChecks: [ build,  test ]\n    archived: true\n"},
+			"     # theirs\n    moduleId: m\n    # Never change this.\n    defaultBranch: 'main'\n\n    description: |  # for people\n      The shop.\n\n    protection:\n    - pattern: main   # no pushes\n      requirePullRequest: true\n    -   pattern: \"release/*\"\n        requiredChecks: [ build,  test ]\n    archived: true\n",
+		},
 		{"nested object", web, func(r *Resource) { spec(r).Sync = &Sync{Drift: DriftRevert} }, "        requiredChecks: [ build,  test ]\n", "        requiredChecks: [ build,  test ]\n    sync:\n      drift: revert\n"},
 		{"label between brackets", web, func(r *Resource) { r.Metadata.Labels["owner"] = "b" }, "{team: a}}", "{owner: b, team: a}}"},
 		{"last label", web, func(r *Resource) { r.Metadata.Labels = nil }, "{name: web, labels: {team: a}}", "{name: web}"},
@@ -218,8 +220,10 @@ func TestRemoveTakesAttachedFiles(t *testing.T) {
 	ref := Ref{"acme", "p", KindCommit, "c1"}
 	digest := func(c string) string { return "sha256:" + strings.Repeat(c, 64) }
 	spec := &CommitSpec{Repository: "web", Branch: "main", Message: "m", Changes: []FileChange{
-		{Path: "a", Operation: OpAdd, Digest: digest("a")}, {Path: "b", Operation: OpAdd, Digest: digest("a")},
-		{Path: "c", Operation: OpAdd, Digest: digest("b")}, {Path: "d", Operation: OpDelete},
+		{Path: "a", Operation: OpAdd, Digest: digest("a")},
+		{Path: "b", Operation: OpAdd, Digest: digest("a")},
+		{Path: "c", Operation: OpAdd, Digest: digest("b")},
+		{Path: "d", Operation: OpDelete},
 	}}
 	v := newTree("acme", nil)
 	attached := Write{Path: AttachedPath(Path(ref), "c1", digest("a")), Data: []byte("content")}

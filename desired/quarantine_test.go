@@ -100,8 +100,10 @@ func TestQuarantineOfDuplicate(t *testing.T) {
 	// A newly arriving file loses even where its path comes first.
 	y.commit(dup("projects/p/0.yaml", "", 0, 2, "projects/p/1.yaml:2"), "projects/p/0.yaml", rules("zero", "a"))
 	// A change of the holder moves the line that the errors name.
-	y.commit(strings.Join([]string{"added h",
-		dup("projects/p/0.yaml", "", 0, 2, "projects/p/1.yaml:7"), dup("projects/p/2.yaml", "", 0, 2, "projects/p/1.yaml:7")}, "\n"),
+	y.commit(strings.Join([]string{
+		"added h",
+		dup("projects/p/0.yaml", "", 0, 2, "projects/p/1.yaml:7"), dup("projects/p/2.yaml", "", 0, 2, "projects/p/1.yaml:7"),
+	}, "\n"),
 		"projects/p/1.yaml", rules("one", "h", "a"))
 	// The holder goes: the first by path that waits comes into force, with the provenance of its own commit.
 	y.commit(strings.Join([]string{"changed a", "removed h", dup("projects/p/2.yaml", "", 0, 2, "projects/p/0.yaml:2"), "released projects/p/0.yaml"}, "\n"),
@@ -127,8 +129,10 @@ func TestMoveBetweenFiles(t *testing.T) {
 
 func TestAdvanceLooksAtManagedFilesOnly(t *testing.T) {
 	s, c := Empty("acme").Advance(Delta{Commit: "c", Files: []File{
-		{Path: "README.yaml", Data: []byte("[")}, {Path: "projects/p/notes.txt", Data: []byte("[")},
-		{Path: "tenants/x.yaml", Data: []byte("[")}, {Path: "projects/p/gone.yaml", Deleted: true},
+		{Path: "README.yaml", Data: []byte("[")},
+		{Path: "projects/p/notes.txt", Data: []byte("[")},
+		{Path: "tenants/x.yaml", Data: []byte("[")},
+		{Path: "projects/p/gone.yaml", Deleted: true},
 		{Path: "projects/p/empty.yaml", Data: []byte("# nothing yet\n")},
 	}}, nil)
 	if s.Len() != 0 || len(c.Quarantined)+len(c.Added)+len(c.Released) != 0 {

@@ -70,8 +70,10 @@ func remoteURL(ref desired.Ref) string {
 
 func (f *Fake) newRepo(ref desired.Ref, s *desired.RepositorySpec) *repo {
 	r := &repo{branches: map[string]string{}, from: map[string]string{}, keep: map[string]string{}, changes: map[string]string{}, approved: map[int64]int{}}
-	r.RepositoryActual = adapters.RepositoryActual{RemoteURL: remoteURL(ref), DefaultBranch: orElse(s.DefaultBranch, "main"),
-		Visibility: orElse(s.Visibility, "private"), Description: s.Description, Archived: s.Archived, Protection: byPattern(s.Protection)}
+	r.RepositoryActual = adapters.RepositoryActual{
+		RemoteURL: remoteURL(ref), DefaultBranch: orElse(s.DefaultBranch, "main"),
+		Visibility: orElse(s.Visibility, "private"), Description: s.Description, Archived: s.Archived, Protection: byPattern(s.Protection),
+	}
 	r.branches[r.DefaultBranch] = f.newCommit(nil, map[string]string{"README.md": "# " + ref.Name + "\n"}, desired.Person{Name: "Plumbline"}, "Initial commit")
 	return r
 }
@@ -347,8 +349,10 @@ func (f *Fake) open(r *repo, c adapters.Change, s *desired.PullRequestSpec) (*pu
 		}
 	}
 	p := &pull{name: c.Ref.Name, tag: c.Tag}
-	p.PullRequestActual = adapters.PullRequestActual{Number: int64(len(r.pulls) + 1), State: "open", Title: s.Title, Description: s.Description,
-		SourceBranch: s.SourceBranch, TargetBranch: target, HeadCommit: r.branches[s.SourceBranch], Reviewers: slices.Clone(s.Reviewers)}
+	p.PullRequestActual = adapters.PullRequestActual{
+		Number: int64(len(r.pulls) + 1), State: "open", Title: s.Title, Description: s.Description,
+		SourceBranch: s.SourceBranch, TargetBranch: target, HeadCommit: r.branches[s.SourceBranch], Reviewers: slices.Clone(s.Reviewers),
+	}
 	p.URL = fmt.Sprintf("%s#pull/%d", strings.TrimSuffix(r.RemoteURL, ".git"), p.Number)
 	p.bare = f.reach(r.branches[target])[p.HeadCommit]
 	r.pulls = append(r.pulls, p)

@@ -195,8 +195,10 @@ func (s *scene) opened(repo *adapters.Subject, name string, spec desired.PullReq
 
 func (s *scene) change(x *adapters.Subject, op adapters.Op, fields ...string) adapters.Change {
 	s.tags++
-	return adapters.Change{Subject: *x, Op: op, Fields: fields, Tag: fmt.Sprintf("tag-%s-%s-%d", x.Ref.Name, op, s.tags),
-		Author: desired.Person{Name: "Grace", Email: "grace@example.com"}, Log: &s.log}
+	return adapters.Change{
+		Subject: *x, Op: op, Fields: fields, Tag: fmt.Sprintf("tag-%s-%s-%d", x.Ref.Name, op, s.tags),
+		Author: desired.Person{Name: "Grace", Email: "grace@example.com"}, Log: &s.log,
+	}
 }
 
 // do applies one operation until it is done and keeps the handle; it fails the test on an error.

@@ -45,7 +45,8 @@ func commitOperations(s *scene) {
 	equal(s, "after the first", want, map[string]string{"src/a.txt": "a\n", "src/deep/b.txt": "b\n", "c.bin": "\x00\xff", "run.sh": "#!/bin/sh\n"})
 
 	second := s.commit(r, desired.CommitSpec{Branch: "main", Changes: []desired.FileChange{
-		{Path: "src/a.txt", Operation: "modify"}, {Path: "src/deep/b.txt", Operation: "delete"},
+		{Path: "src/a.txt", Operation: "modify"},
+		{Path: "src/deep/b.txt", Operation: "delete"},
 		{Path: "moved/c.bin", Operation: "rename", From: "c.bin"},
 		{Path: "start.sh", Operation: "rename", From: "run.sh", Digest: "sha256:00"},
 		{Path: "src/a.txt", Operation: "add"}, // the same content once more is no fault

@@ -239,8 +239,10 @@ func nudged(s *scene) {
 // check that it happened once.
 func killedScenes() []sceneTest {
 	var scenes []sceneTest
-	for i, name := range []string{"create repository", "update repository", "create branch", "remove branch", "run commit", "create pull request",
-		"update pull request", "merge pull request", "merge pull request and delete its branch", "close pull request", "rename repository", "remove repository"} {
+	for i, name := range []string{
+		"create repository", "update repository", "create branch", "remove branch", "run commit", "create pull request",
+		"update pull request", "merge pull request", "merge pull request and delete its branch", "close pull request", "rename repository", "remove repository",
+	} {
 		scenes = append(scenes, sceneTest{name, func(s *scene) {
 			s.need(s.Interrupt != nil && s.Restart != nil, "Interrupt and Restart")
 			for n := 1; s.killAt(i, name, n); n++ {

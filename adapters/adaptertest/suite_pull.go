@@ -40,8 +40,10 @@ func pullOpened(s *scene) {
 	if a.Number < 1 || a.URL == "" {
 		s.Errorf("got number %d and URL %q, want both", a.Number, a.URL)
 	}
-	equal(s, "actual", *a, adapters.PullRequestActual{Number: a.Number, URL: a.URL, State: "open", Title: "Add it", Description: "Why.",
-		SourceBranch: "feature", TargetBranch: "main", HeadCommit: head, Mergeable: "yes", Reviewers: []string{"agent:reviewer"}})
+	equal(s, "actual", *a, adapters.PullRequestActual{
+		Number: a.Number, URL: a.URL, State: "open", Title: "Add it", Description: "Why.",
+		SourceBranch: "feature", TargetBranch: "main", HeadCommit: head, Mergeable: "yes", Reviewers: []string{"agent:reviewer"},
+	})
 	other := see[*adapters.PullRequestActual](s, s.opened(r, "second", desired.PullRequestSpec{}))
 	if other.Number == a.Number || other.TargetBranch != "main" {
 		s.Errorf("second pull request: got %+v, want a number of its own and the default branch as target", *other)

@@ -66,8 +66,10 @@ func (l *Local) applyCommit(ctx context.Context, h *hosted, c adapters.Change, s
 	if err != nil {
 		return adapters.Outcome{}, err
 	}
-	return adapters.Outcome{Done: true, Actual: &adapters.CommitActual{SHA: id.String(), Branch: s.Branch},
-		Handle: writeHandle(commitHandle{SHA: id.String()}), Message: message}, nil
+	return adapters.Outcome{
+		Done: true, Actual: &adapters.CommitActual{SHA: id.String(), Branch: s.Branch},
+		Handle: writeHandle(commitHandle{SHA: id.String()}), Message: message,
+	}, nil
 }
 
 // made finds the commit that a change has become in any branch, or in what is pinned of branches that are gone.
@@ -144,8 +146,10 @@ func (l *Local) author(ctx context.Context, h *hosted, c adapters.Change, s *des
 	if who.Name == "" {
 		who = l.cfg.Committer
 	}
-	id := b.AddCommit(&gitstore.Commit{Tree: tree, Parents: []gitstore.Hash{head}, Author: l.sign(who), Committer: l.sign(l.cfg.Committer),
-		Message: withTrailer(s.Message, c.Tag)}, nil)
+	id := b.AddCommit(&gitstore.Commit{
+		Tree: tree, Parents: []gitstore.Hash{head}, Author: l.sign(who), Committer: l.sign(l.cfg.Committer),
+		Message: withTrailer(s.Message, c.Tag),
+	}, nil)
 	b.Set(gitstore.RefUpdate{Name: heads + s.Branch, Old: head, New: id})
 	b.Set(gitstore.RefUpdate{Name: keepRef(s.Branch), Old: v.ref(keepRef(s.Branch)), New: id})
 	return id, "committed", l.write(ctx, h, b)

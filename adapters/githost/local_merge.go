@@ -103,8 +103,10 @@ func (l *Local) mergeInto(ctx context.Context, v *view, b *gitstore.Batch, c ada
 		who = l.cfg.Committer
 	}
 	message := cmp.Or(s.MergeMessage, fmt.Sprintf("Merge pull request %d: %s", p.Number, p.Title))
-	return b.AddCommit(&gitstore.Commit{Tree: tree, Parents: parents, Author: l.sign(who), Committer: l.sign(l.cfg.Committer),
-		Message: withTrailer(message, c.Tag)}, nil), nil
+	return b.AddCommit(&gitstore.Commit{
+		Tree: tree, Parents: parents, Author: l.sign(who), Committer: l.sign(l.cfg.Committer),
+		Message: withTrailer(message, c.Tag),
+	}, nil), nil
 }
 
 func (v *view) mergedTree(ctx context.Context, b *gitstore.Batch, c adapters.Change, p *pull) (gitstore.Hash, error) {

@@ -45,8 +45,10 @@ func commitOf(parent adapters.Subject, name string, spec desired.CommitSpec, fil
 }
 
 func (o *outside) apply(s adapters.Subject, op adapters.Op, fields ...string) (adapters.Outcome, error) {
-	return o.local.Apply(o.t.Context(), adapters.Change{Subject: s, Op: op, Fields: fields, Tag: "tag-" + s.Ref.Name + "-" + string(op),
-		Author: desired.Person{Name: "Grace", Email: "grace@example.com"}, Log: io.Discard})
+	return o.local.Apply(o.t.Context(), adapters.Change{
+		Subject: s, Op: op, Fields: fields, Tag: "tag-" + s.Ref.Name + "-" + string(op),
+		Author: desired.Person{Name: "Grace", Email: "grace@example.com"}, Log: io.Discard,
+	})
 }
 
 func (o *outside) must(s adapters.Subject, op adapters.Op, fields ...string) adapters.Outcome {
@@ -338,8 +340,10 @@ func TestHostileCommits(t *testing.T) {
 	if now := o.git(r.Ref, "", "rev-parse", "main"); now != before {
 		t.Errorf("main moved from %s to %s", before, now)
 	}
-	c := commitOf(r, "c", desired.CommitSpec{Branch: "main", Message: "title\n\nbody\n\nSigned-off-by: Ada <ada@example.com>\n", Author: &desired.Person{Name: "E<v>i\nl", Email: "x>\ncommitter y"},
-		Changes: []desired.FileChange{{Path: "a", Operation: "add"}}}, map[string]string{"a": "a"})
+	c := commitOf(r, "c", desired.CommitSpec{
+		Branch: "main", Message: "title\n\nbody\n\nSigned-off-by: Ada <ada@example.com>\n", Author: &desired.Person{Name: "E<v>i\nl", Email: "x>\ncommitter y"},
+		Changes: []desired.FileChange{{Path: "a", Operation: "add"}},
+	}, map[string]string{"a": "a"})
 	o.must(c, adapters.Run)
 	if got, want := o.git(r.Ref, "", "log", "-1", "--format=%an|%ae|%cn|%ce|%B", "main"),
 		"Evi l|x committer y|Plumbline|plumbline@plumbline.invalid|title\n\nbody\n\nSigned-off-by: Ada <ada@example.com>\nPlumbline-Change: tag-c-run\n"; got != want {
@@ -356,10 +360,12 @@ func TestCommitKeepsModesAndLinks(t *testing.T) {
 	o.git(r.Ref, "120000 "+link+"\tlink\n", "update-index", "--add", "--index-info")
 	o.git(r.Ref, "", "update-ref", "refs/heads/main", o.git(r.Ref, "x", "commit-tree", "-p", "main", o.git(r.Ref, "", "write-tree")))
 	o.must(commitOf(r, "one", desired.CommitSpec{Branch: "main", Changes: []desired.FileChange{
-		{Path: "run", Operation: "add", Mode: "100755"}, {Path: "dir/f", Operation: "add"}, {Path: "moved", Operation: "rename", From: "link"}}},
+		{Path: "run", Operation: "add", Mode: "100755"}, {Path: "dir/f", Operation: "add"}, {Path: "moved", Operation: "rename", From: "link"},
+	}},
 		map[string]string{"run": "1", "dir/f": "f"}), adapters.Run)
 	o.must(commitOf(r, "two", desired.CommitSpec{Branch: "main", Changes: []desired.FileChange{
-		{Path: "run", Operation: "modify"}, {Path: "dir/f", Operation: "modify", Mode: "100755"}}}, map[string]string{"run": "2", "dir/f": "f"}), adapters.Run)
+		{Path: "run", Operation: "modify"}, {Path: "dir/f", Operation: "modify", Mode: "100755"},
+	}}, map[string]string{"run": "2", "dir/f": "f"}), adapters.Run)
 	o.mustFail(commitOf(r, "three", desired.CommitSpec{Branch: "main", Changes: []desired.FileChange{{Path: "dir", Operation: "delete"}}}, nil), adapters.Run, desired.Invalid, "is a directory")
 	want := "100755 dir/f\n120000 moved\n100755 run"
 	got := ""

@@ -119,9 +119,11 @@ func (l *Local) pullActual(ctx context.Context, v *view, r *pullRecord) (adapter
 	if err != nil {
 		return nil, nil, err
 	}
-	a := &adapters.PullRequestActual{Number: p.Number, State: p.State, URL: fmt.Sprintf("%s#pull/%d", l.remoteURL(v.h.ref), p.Number),
+	a := &adapters.PullRequestActual{
+		Number: p.Number, State: p.State, URL: fmt.Sprintf("%s#pull/%d", l.remoteURL(v.h.ref), p.Number),
 		Title: p.Title, Description: p.Description, SourceBranch: p.Source, TargetBranch: p.Target,
-		MergeCommit: p.MergeCommit, Reviewers: slices.Clone(p.Reviewers), ClosedBy: p.ClosedBy}
+		MergeCommit: p.MergeCommit, Reviewers: slices.Clone(p.Reviewers), ClosedBy: p.ClosedBy,
+	}
 	if !p.head.IsZero() {
 		a.HeadCommit = p.head.String()
 	}
@@ -267,8 +269,10 @@ func (l *Local) applyPull(ctx context.Context, h *hosted, c adapters.Change, s *
 
 // openPull gives a pull request its number. Number, tag and all else are one write of host.json.
 func (l *Local) openPull(ctx context.Context, v *view, c adapters.Change, s *desired.PullRequestSpec) (*pullRecord, error) {
-	r := &pullRecord{Document: c.Ref.Name, Tag: c.Tag, State: stateOpen, Title: s.Title, Description: s.Description,
-		Source: s.SourceBranch, Target: cmp.Or(s.TargetBranch, v.head), Reviewers: slices.Clone(s.Reviewers)}
+	r := &pullRecord{
+		Document: c.Ref.Name, Tag: c.Tag, State: stateOpen, Title: s.Title, Description: s.Description,
+		Source: s.SourceBranch, Target: cmp.Or(s.TargetBranch, v.head), Reviewers: slices.Clone(s.Reviewers),
+	}
 	for _, name := range []string{r.Source, r.Target} {
 		if v.branch(name).IsZero() {
 			return nil, refuse(c, desired.Waiting, "branch %q does not exist yet", name)

@@ -19,8 +19,10 @@ import (
 )
 
 func (l *Local) repositoryActual(v *view) (*adapters.RepositoryActual, error) {
-	a := &adapters.RepositoryActual{RemoteURL: l.remoteURL(v.h.ref), DefaultBranch: v.head, Visibility: v.set.Visibility,
-		Description: v.set.Description, Archived: v.set.Archived, Protection: byPattern(v.set.Protection)}
+	a := &adapters.RepositoryActual{
+		RemoteURL: l.remoteURL(v.h.ref), DefaultBranch: v.head, Visibility: v.set.Visibility,
+		Description: v.set.Description, Archived: v.set.Archived, Protection: byPattern(v.set.Protection),
+	}
 	if !v.branch(v.head).IsZero() {
 		return a, nil
 	}

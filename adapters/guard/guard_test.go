@@ -66,6 +66,7 @@ func (p plain) Kinds() []desired.Kind { return p.d.Kinds() }
 func (p plain) Observe(ctx context.Context, s []adapters.Subject) ([]adapters.Observation, error) {
 	return p.d.Observe(ctx, s)
 }
+
 func (p plain) Apply(ctx context.Context, c adapters.Change) (adapters.Outcome, error) {
 	return p.d.Apply(ctx, c)
 }
@@ -73,7 +74,8 @@ func (p plain) Apply(ctx context.Context, c adapters.Change) (adapters.Outcome, 
 func TestCapabilitiesAreThoseOfTheDriverInside(t *testing.T) {
 	f := adaptertest.NewFake()
 	for _, d := range []adapters.Driver{
-		f, plain{f},
+		f,
+		plain{f},
 		struct {
 			plain
 			adapters.Lister
@@ -119,8 +121,10 @@ func capabilities(d adapters.Driver) string {
 }
 
 func repository(name, credential string) adapters.Subject {
-	return adapters.Subject{Ref: desired.Ref{Tenant: "acme", Project: "shop", Kind: desired.KindRepository, Name: name}, Spec: &desired.RepositorySpec{},
-		Provider: adapters.Provider{Type: "fake", Credential: adapters.NewSecret(credential)}}
+	return adapters.Subject{
+		Ref: desired.Ref{Tenant: "acme", Project: "shop", Kind: desired.KindRepository, Name: name}, Spec: &desired.RepositorySpec{},
+		Provider: adapters.Provider{Type: "fake", Credential: adapters.NewSecret(credential)},
+	}
 }
 
 func create(s adapters.Subject) adapters.Change {
@@ -162,8 +166,13 @@ func TestRetryRepeatsWhatIsTransientOnly(t *testing.T) {
 			calls int
 			ok    bool
 		}{
-			{desired.Transient, 1, 2, true}, {desired.Transient, 2, 3, true}, {desired.Transient, 3, 3, false},
-			{desired.Throttled, 1, 1, false}, {desired.Denied, 1, 1, false}, {desired.Internal, 1, 1, false}, {desired.Conflict, 1, 1, false},
+			{desired.Transient, 1, 2, true},
+			{desired.Transient, 2, 3, true},
+			{desired.Transient, 3, 3, false},
+			{desired.Throttled, 1, 1, false},
+			{desired.Denied, 1, 1, false},
+			{desired.Internal, 1, 1, false},
+			{desired.Conflict, 1, 1, false},
 		} {
 			f := adaptertest.NewFake()
 			d := Retry(f, 3)
@@ -352,8 +361,10 @@ func (l leaky) PostCheck(_ context.Context, pr adapters.Subject, _ adapters.Chec
 
 // leak hides the secret below an error whose own text is clean, and in a field.
 func leak(secret string) error {
-	return &desired.Error{Class: desired.Throttled, Op: "get", After: time.Minute, Err: quiet{errors.New("Authorization: " + secret)},
-		Fields: []desired.FieldError{{Pointer: "/x", Detail: "not " + secret}}}
+	return &desired.Error{
+		Class: desired.Throttled, Op: "get", After: time.Minute, Err: quiet{errors.New("Authorization: " + secret)},
+		Fields: []desired.FieldError{{Pointer: "/x", Detail: "not " + secret}},
+	}
 }
 
 type quiet struct{ err error }

@@ -397,8 +397,10 @@ func benchWatch(t *testing.T) []goal {
 	streams.Wait()
 	rate := float64(delivered) / took.Seconds()
 	perEvent := func(cpu time.Duration) float64 { return float64(cpu.Nanoseconds()) / float64(delivered) / 1000 }
-	return []goal{{fmt.Sprintf("watch, %d streams", watchStreams),
-		fmt.Sprintf("%.0f events/s delivered, %.2f us CPU an event in the daemon, %.2f us in the readers", rate, perEvent(daemonCPU), perEvent(clientCPU)), "measured", true}}
+	return []goal{{
+		fmt.Sprintf("watch, %d streams", watchStreams),
+		fmt.Sprintf("%.0f events/s delivered, %.2f us CPU an event in the daemon, %.2f us in the readers", rate, perEvent(daemonCPU), perEvent(clientCPU)), "measured", true,
+	}}
 }
 
 // watchOne counts the events of one stream; listed is called after the first complete list.

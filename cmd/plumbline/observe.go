@@ -62,27 +62,47 @@ func newObserver(log *slog.Logger, version string) *observer {
 	o := &observer{
 		log:      log,
 		registry: prometheus.NewRegistry(),
-		reconciles: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "plumbline_reconcile_total",
-			Help: "Reconciles of one resource, by domain and outcome."}, []string{"domain", "outcome"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "plumbline_reconcile_duration_seconds",
-			Help: "Time of one reconcile.", NativeHistogramBucketFactor: 1.1}, []string{"domain"}),
-		remediation: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "plumbline_remediation_total",
-			Help: "Findings that ended, by domain and what ended them."}, []string{"domain", "outcome"}),
-		batches: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "plumbline_control_repo_batch_commits",
-			Help: "Commits landed by one group commit.", NativeHistogramBucketFactor: 1.1}),
-		batchTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "plumbline_control_repo_batch_seconds",
-			Help: "Time of one group commit, from its first member to durability.", NativeHistogramBucketFactor: 1.1}),
-		heads: prometheus.NewCounter(prometheus.CounterOpts{Name: "plumbline_control_repo_heads_total",
-			Help: "Accepted heads of control repositories."}),
-		frozen: prometheus.NewCounter(prometheus.CounterOpts{Name: "plumbline_control_repo_frozen_total",
-			Help: "Times that a control repository was frozen because its history moved backwards."}),
-		leases: prometheus.NewGauge(prometheus.GaugeOpts{Name: "plumbline_leases_held",
-			Help: "Units of work this process owns."}),
-		background: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "plumbline_background_errors_total",
-			Help: "Background work that failed and is tried again."}, []string{"operation"}),
+		reconciles: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plumbline_reconcile_total",
+			Help: "Reconciles of one resource, by domain and outcome.",
+		}, []string{"domain", "outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "plumbline_reconcile_duration_seconds",
+			Help: "Time of one reconcile.", NativeHistogramBucketFactor: 1.1,
+		}, []string{"domain"}),
+		remediation: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plumbline_remediation_total",
+			Help: "Findings that ended, by domain and what ended them.",
+		}, []string{"domain", "outcome"}),
+		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "plumbline_control_repo_batch_commits",
+			Help: "Commits landed by one group commit.", NativeHistogramBucketFactor: 1.1,
+		}),
+		batchTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "plumbline_control_repo_batch_seconds",
+			Help: "Time of one group commit, from its first member to durability.", NativeHistogramBucketFactor: 1.1,
+		}),
+		heads: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plumbline_control_repo_heads_total",
+			Help: "Accepted heads of control repositories.",
+		}),
+		frozen: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plumbline_control_repo_frozen_total",
+			Help: "Times that a control repository was frozen because its history moved backwards.",
+		}),
+		leases: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "plumbline_leases_held",
+			Help: "Units of work this process owns.",
+		}),
+		background: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plumbline_background_errors_total",
+			Help: "Background work that failed and is tried again.",
+		}, []string{"operation"}),
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "plumbline_build_info", Help: "Always 1; the version is the label.",
-		ConstLabels: prometheus.Labels{"version": version}})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "plumbline_build_info", Help: "Always 1; the version is the label.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
 	build.Set(1)
 	o.registry.MustRegister(o.reconciles, o.duration, o.remediation, o.batches, o.batchTime, o.heads, o.frozen, o.leases, o.background, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -144,8 +164,10 @@ func (o *observer) engine() reconciler.Events {
 }
 
 func (o *observer) finding(f plan.Finding) {
-	attrs := []any{"tenant", f.Ref.Tenant, "domain", domain(f.Ref.Kind), "kind", string(f.Ref.Kind), "name", f.Ref.Name,
-		"finding", f.ID, "difference", f.Kind, "severity", string(f.Severity), "cause", string(f.Cause)}
+	attrs := []any{
+		"tenant", f.Ref.Tenant, "domain", domain(f.Ref.Kind), "kind", string(f.Ref.Kind), "name", f.Ref.Name,
+		"finding", f.ID, "difference", f.Kind, "severity", string(f.Severity), "cause", string(f.Cause),
+	}
 	if f.Open() {
 		o.log.Warn("finding opened", attrs...)
 		return
@@ -158,8 +180,10 @@ func (o *observer) turn(t reconciler.TurnEvent) {
 	d := domain(t.Ref.Kind)
 	o.reconciles.WithLabelValues(d, t.Outcome).Inc()
 	o.duration.WithLabelValues(d).Observe(t.Took.Seconds())
-	attrs := []any{"tenant", t.Ref.Tenant, "domain", d, "kind", string(t.Ref.Kind), "name", t.Ref.Name, "commit", t.Commit,
-		"phase", t.Phase, "outcome", t.Outcome, "changes", t.Changes, "ms", t.Took.Milliseconds()}
+	attrs := []any{
+		"tenant", t.Ref.Tenant, "domain", d, "kind", string(t.Ref.Kind), "name", t.Ref.Name, "commit", t.Commit,
+		"phase", t.Phase, "outcome", t.Outcome, "changes", t.Changes, "ms", t.Took.Milliseconds(),
+	}
 	if t.Err != nil {
 		o.log.Warn("reconciled", append(attrs, "class", string(desired.ClassOf(t.Err)), "err", t.Err)...)
 		return
@@ -169,7 +193,8 @@ func (o *observer) turn(t reconciler.TurnEvent) {
 
 // watchHub adds the figures that are read off the latest states at scrape time.
 func (o *observer) watchHub(h *state.Hub, tenants func() []string, now func() time.Time) {
-	o.registry.MustRegister(&hubCollector{hub: h, tenants: tenants, now: now,
+	o.registry.MustRegister(&hubCollector{
+		hub: h, tenants: tenants, now: now,
 		findings: prometheus.NewDesc("plumbline_drift_findings", "Open findings, by domain, kind and severity.", []string{"domain", "kind", "severity"}, nil),
 		lag:      prometheus.NewDesc("plumbline_sync_lag_seconds", "Age of the oldest resource that is still being made true, over all tenants.", nil, nil),
 	})
@@ -214,8 +239,10 @@ func (c *hubCollector) Collect(ch chan<- prometheus.Metric) {
 func (o *observer) api() api.Events {
 	return api.Events{
 		Request: func(e api.RequestEvent) {
-			attrs := []any{"operation", e.Operation, "method", e.Method, "code", e.Code, "tenant", e.Tenant, "subject", e.Subject,
-				"traceId", e.TraceID, "ms", e.Took.Milliseconds()}
+			attrs := []any{
+				"operation", e.Operation, "method", e.Method, "code", e.Code, "tenant", e.Tenant, "subject", e.Subject,
+				"traceId", e.TraceID, "ms", e.Took.Milliseconds(),
+			}
 			if e.Err != nil {
 				o.log.Error("request failed", append(attrs, "err", e.Err)...)
 				return

@@ -79,8 +79,10 @@ func (r *Repo) saveCheckpoint() error {
 	if h.Commit == "" {
 		return nil
 	}
-	c := checkpoint{V: 1, Commit: h.Commit, Seq: h.Seq, At: h.At,
-		Quarantine: map[string]quarantined{}, Last: make(map[string]desired.Provenance, h.Snapshot.Len())}
+	c := checkpoint{
+		V: 1, Commit: h.Commit, Seq: h.Seq, At: h.At,
+		Quarantine: map[string]quarantined{}, Last: make(map[string]desired.Provenance, h.Snapshot.Len()),
+	}
 	for _, q := range h.Snapshot.Quarantined() {
 		c.Quarantine[q.Path] = quarantined{Good: q.LastGood, Since: q.Since}
 	}

@@ -59,8 +59,10 @@ func (r *Repo) Commit(ctx context.Context, q Request) (Receipt, error) {
 	case <-r.exited:
 		return Receipt{}, errClosing(r.cfg.Tenant)
 	default:
-		return Receipt{}, &desired.Error{Class: desired.Throttled, Op: "write", After: time.Second,
-			Err: fmt.Errorf("%d writes are waiting for the control repository of %s: try again in a second", r.cfg.Queue, name(r.cfg.Tenant))}
+		return Receipt{}, &desired.Error{
+			Class: desired.Throttled, Op: "write", After: time.Second,
+			Err: fmt.Errorf("%d writes are waiting for the control repository of %s: try again in a second", r.cfg.Queue, name(r.cfg.Tenant)),
+		}
 	}
 	select {
 	case a := <-p.answer:

@@ -48,8 +48,10 @@ func open(t *testing.T, c Config) *Repo {
 
 func rule(name, action string) (desired.Ref, *desired.Resource) {
 	ref := desired.Ref{Tenant: "acme", Project: "shop", Kind: desired.KindDriftRule, Name: name}
-	return ref, &desired.Resource{APIVersion: desired.APIVersion, Kind: ref.Kind,
-		Metadata: desired.Metadata{Name: name}, Spec: &desired.DriftRuleSpec{Action: action}}
+	return ref, &desired.Resource{
+		APIVersion: desired.APIVersion, Kind: ref.Kind,
+		Metadata: desired.Metadata{Name: name}, Spec: &desired.DriftRuleSpec{Action: action},
+	}
 }
 
 func put(name, action string) desired.Edit {

@@ -15,8 +15,10 @@ import (
 	"testing"
 )
 
-var failpoints = []string{"pack.write", "pack.fsync", "pack.rename", "idx.fsync", "dir.fsync", "lock.create",
-	"ref.write", "ref.fsync", "ref.rename", "ref.dirsync", "gc.mark", "gc.sweep"}
+var failpoints = []string{
+	"pack.write", "pack.fsync", "pack.rename", "idx.fsync", "dir.fsync", "lock.create",
+	"ref.write", "ref.fsync", "ref.rename", "ref.dirsync", "gc.mark", "gc.sweep",
+}
 
 // TestCrashChild writes until the failpoint kills it, and says what was acknowledged.
 func TestCrashChild(t *testing.T) {

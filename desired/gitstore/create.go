@@ -47,8 +47,10 @@ func (s *Store) create(branch string) error {
 	if err := s.emptyEnough(); err != nil {
 		return err
 	}
-	dirs := []string{"", "plumbline", "plumbline/locks", "plumbline/incoming", "objects", "objects/pack", "objects/info",
-		"refs", "refs/heads", "refs/tags"}
+	dirs := []string{
+		"", "plumbline", "plumbline/locks", "plumbline/incoming", "objects", "objects/pack", "objects/info",
+		"refs", "refs/heads", "refs/tags",
+	}
 	if err := os.MkdirAll(filepath.Dir(s.dir), 0o777); err != nil {
 		return err
 	}

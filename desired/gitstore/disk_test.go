@@ -489,8 +489,10 @@ func TestPowerCutDuringCreation(t *testing.T) {
 	f := &film{root: dir}
 	f.start = photograph(t, dir)
 	s := &Store{}
-	*s = Store{dir: dir, patience: lockPatience, reads: newPackReader(8, 1<<20), objects: newLRU[Hash, cachedObject](1 << 20),
-		landing: map[string]int{}, watcher: f.watch}
+	*s = Store{
+		dir: dir, patience: lockPatience, reads: newPackReader(8, 1<<20), objects: newLRU[Hash, cachedObject](1 << 20),
+		landing: map[string]int{}, watcher: f.watch,
+	}
 	s.packs.Store(&[]*pack{})
 	if err := s.create("main"); err != nil {
 		t.Fatal(err)

@@ -204,7 +204,8 @@ func TestPushOverHTTP(t *testing.T) {
 					return err
 				}
 				return &desired.Error{Class: desired.Invalid, Op: "accept", Fields: []desired.FieldError{
-					{File: "bad.yaml", Line: 3, Column: 7, Detail: "unknown key"}, {File: "bad.yaml", Line: 9, Detail: "twice"}}}
+					{File: "bad.yaml", Line: 3, Column: 7, Detail: "unknown key"}, {File: "bad.yaml", Line: 9, Detail: "twice"},
+				}}
 			}
 		}
 		return p.Land(ctx)

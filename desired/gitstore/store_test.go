@@ -281,8 +281,10 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := Open(sha256, Options{}); desired.ClassOf(err) != desired.Invalid || !strings.Contains(err.Error(), "sha256") {
 		t.Errorf("sha256 repository: got %v, want a refusal that says so", err)
 	}
-	for file, content := range map[string]string{"objects/info/alternates": "/elsewhere\n", "shallow": Hash{1}.String() + "\n",
-		"config": "[core]\nrepositoryformatversion = 7\n"} {
+	for file, content := range map[string]string{
+		"objects/info/alternates": "/elsewhere\n", "shallow": Hash{1}.String() + "\n",
+		"config": "[core]\nrepositoryformatversion = 7\n",
+	} {
 		odd := filepath.Join(dir, filepath.Base(file))
 		git(t, dir, "init", "-q", "--bare", odd)
 		write(t, filepath.Join(odd, file), content)

@@ -231,8 +231,10 @@ func TestWriteTreeRefusesPathsThatEscape(t *testing.T) {
 	s := newStore(t)
 	b := s.NewBatch()
 	e := TreeEntry{Mode: 0o100644, Hash: b.AddBlob(nil)}
-	for _, path := range []string{"", "/a", "a/", "a//b", ".", "..", "a/../b", ".git/config", "x/.GIT", "a/.git ", "git~1", "GIT~1/x",
-		".g\u200cit", ".git::$INDEX_ALLOCATION", "a\\.git", "a\x00b"} {
+	for _, path := range []string{
+		"", "/a", "a/", "a//b", ".", "..", "a/../b", ".git/config", "x/.GIT", "a/.git ", "git~1", "GIT~1/x",
+		".g\u200cit", ".git::$INDEX_ALLOCATION", "a\\.git", "a\x00b",
+	} {
 		if _, err := b.WriteTree(Zero, map[string]TreeEntry{path: e}); desired.ClassOf(err) != desired.Invalid {
 			t.Errorf("%q: got %v, want invalid", path, err)
 		}

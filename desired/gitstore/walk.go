@@ -37,6 +37,7 @@ func (q *nodeQueue) Push(x any) {
 	n.queued = true
 	*q = append(*q, n)
 }
+
 func (q *nodeQueue) Pop() any {
 	last := len(*q) - 1
 	n := (*q)[last]
