@@ -409,9 +409,8 @@ func TestManyWriters(t *testing.T) {
 	theirs := 0
 	wg.Go(func() {
 		for range each {
-			tree := o.git(r.Ref, "", "rev-parse", "main^{tree}")
 			old := o.git(r.Ref, "", "rev-parse", "main")
-			tree = o.git(r.Ref, "", "rev-parse", old+"^{tree}")
+			tree := o.git(r.Ref, "", "rev-parse", old+"^{tree}")
 			id := o.git(r.Ref, "theirs\n", "commit-tree", tree, "-p", old)
 			if gitCommand(o.local.path(r.Ref), "", "update-ref", "refs/heads/main", id, old).Run() == nil {
 				theirs++

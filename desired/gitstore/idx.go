@@ -37,7 +37,6 @@ const (
 )
 
 func (t *table) names() int64   { return idxHeader }
-func (t *table) crcs() int64    { return idxHeader + int64(t.n)*20 }
 func (t *table) offsets() int64 { return idxHeader + int64(t.n)*24 }
 func (t *table) wides() int64   { return idxHeader + int64(t.n)*28 }
 
