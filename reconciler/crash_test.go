@@ -446,6 +446,7 @@ func TestEveryWriteMayFail(t *testing.T) {
 			r.write(map[string]string{"api": apiDoc, "feature": featureDoc, "c": commitDoc, "pr": pullDoc})
 			r.write(map[string]string{"api": strings.Replace(apiDoc, "Reservations", "Cancellations", 1), "rule": "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report}"})
 			r.pass(5 * time.Minute)
+			r.want(pull, plan.Synced, "")
 			r.write(map[string]string{"pr": "", "rule": ""})
 			r.fake.DeleteBranch(api, "feature/x")
 			r.pass(5 * time.Minute)

@@ -226,8 +226,14 @@ func (w *turn) locate(ctx context.Context) {
 		provider = a.Provider
 	}
 	if repo, ok := spec.(*desired.RepositorySpec); ok && w.entry != nil {
-		if ref, _, err := snap.Provider(repo.ProviderOr()); err == nil {
-			w.in.Provider = ref.Name
+		ref, now, err := snap.Provider(repo.ProviderOr())
+		if err != nil {
+			w.placed = err // also where the object is known to be elsewhere: the document has to be corrected
+			return
+		}
+		w.in.Provider = ref.Name
+		if _, was, err := snap.Provider(provider); provider != "" && err == nil && sameOutside(was, now) {
+			w.in.Provider = provider // another name for the same place
 		}
 	}
 	w.place, w.placed = t.subject(ctx, snap, w.ref, spec, provider)
@@ -238,6 +244,11 @@ func (w *turn) locate(ctx context.Context) {
 	if w.entry != nil {
 		w.place.subject.Content = t.content(w.entry)
 	}
+}
+
+// sameOutside reports whether two Provider documents name the same place.
+func sameOutside(a, b *desired.ProviderSpec) bool {
+	return a.Type == b.Type && a.URL == b.URL && a.Owner == b.Owner && a.Projects == b.Projects
 }
 
 func parentOf(ref desired.Ref, spec desired.Spec) desired.Ref {
@@ -255,26 +266,25 @@ func parentOf(ref desired.Ref, spec desired.Spec) desired.Ref {
 // subject builds what a driver is asked about, without handle and content. recorded is the provider that the object
 // was applied at, "" = as its repository, or the document itself, says.
 func (t *tenant) subject(ctx context.Context, snap *desired.Snapshot, ref desired.Ref, spec desired.Spec, recorded string) (located, error) {
-	at := located{subject: adapters.Subject{Ref: ref, Spec: spec}}
-	name := recorded
-	if repo, ok := spec.(*desired.RepositorySpec); ok && name == "" {
-		name = repo.ProviderOr()
-	}
+	at := located{subject: adapters.Subject{Ref: ref, Spec: spec}, provider: recorded}
 	if parent := parentOf(ref, spec); !parent.IsZero() {
-		s, from, err := t.parent(ctx, snap, parent)
+		s, provider, err := t.parent(ctx, snap, parent)
 		if err != nil {
 			return at, err
 		}
-		at.subject.Parent = s
-		if name == "" {
-			name = from
-		}
+		at.subject.Parent, at.provider = s, provider // it is where its repository is
+	}
+	name := at.provider
+	if repo, ok := spec.(*desired.RepositorySpec); ok && name == "" {
+		name = repo.ProviderOr()
 	}
 	pref, pspec, err := snap.Provider(name)
 	if err != nil {
 		return at, err
 	}
-	at.provider = pref.Name
+	if at.provider == "" {
+		at.provider = pref.Name
+	}
 	at.subject.Provider = adapters.Provider{Ref: pref, Type: pspec.Type, Spec: *pspec}
 	if pspec.Credential != nil && t.e.c.Credential != nil {
 		if at.subject.Provider.Credential, err = t.e.c.Credential(ctx, t.name, pref, pspec); err != nil {

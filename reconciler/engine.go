@@ -169,11 +169,21 @@ func (e *Engine) start(ctx context.Context, all *sync.WaitGroup) {
 // watch passes on what a driver notices by itself, until ctx ends. A watch that fails is begun again.
 func (e *Engine) watch(ctx context.Context, kind string, w adapters.Watcher) {
 	for ctx.Err() == nil {
-		if err := w.Watch(ctx, e.nudgeTree); err != nil && ctx.Err() == nil {
+		if err := watchSafely(ctx, w, e.nudgeTree); err != nil && ctx.Err() == nil {
 			e.c.Events.Error("watch provider type "+kind, err)
 		}
 		sleep(ctx, 5*time.Second)
 	}
+}
+
+// watchSafely keeps a defect in a driver from ending the process.
+func watchSafely(ctx context.Context, w adapters.Watcher, nudge func(desired.Ref)) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = desired.Errorf("watch provider", desired.Ref{}, desired.Internal, "%w: %v", errPanic, p)
+		}
+	}()
+	return w.Watch(ctx, nudge)
 }
 
 // Attach adds a tenant's control repository; it may be called while running. One that is attached already is detached

@@ -295,8 +295,8 @@ func (w *turn) nextApplied() (*plan.Applied, error) {
 			a.Seq, a.Commit = w.entry.Changed.Seq, w.entry.Changed.Commit
 		}
 		a.Digest, a.Spec, a.DeletionPolicy = w.entry.Digest, spec, policyOf(w.entry)
-		if w.place.provider != "" {
-			a.Provider = w.place.provider
+		if w.in.Provider != "" {
+			a.Provider = w.in.Provider
 		}
 		if !w.plan.Settled {
 			a.Digest = "" // it is ours, but not all of the document is applied

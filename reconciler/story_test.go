@@ -354,6 +354,15 @@ func TestAMissingProviderStallsUntilItIsThere(t *testing.T) {
 		}
 		r.write(map[string]string{"providers/azure": "kind: Provider\nmetadata: {name: azure}\nspec: {type: local}"})
 		r.want(api, plan.Synced, "")
+		// Another name for the same place is no move, another place is, and an unknown one has to be corrected.
+		r.write(map[string]string{"api": apiDoc, "providers/elsewhere": "kind: Provider\nmetadata: {name: elsewhere}\nspec: {type: local, url: 'https://git.example'}"})
+		r.want(api, plan.Synced, "")
+		r.write(map[string]string{"api": strings.Replace(apiDoc, "spec: {", "spec: {provider: elsewhere, ", 1)})
+		r.want(api, plan.OutOfSync, "ProviderMismatch")
+		r.write(map[string]string{"api": strings.Replace(apiDoc, "spec: {", "spec: {provider: nowhere, ", 1)})
+		r.want(api, plan.Stalled, "Invalid")
+		r.write(map[string]string{"api": strings.Replace(apiDoc, "spec: {", "spec: {provider: azure, ", 1)})
+		r.want(api, plan.Synced, "")
 	})
 }
 
@@ -382,6 +391,23 @@ func TestWhatTakesTooLongIsStalledAndANewerDocumentSupersedes(t *testing.T) {
 			t.Errorf("message %q", s.Message)
 		}
 		r.write(map[string]string{"feature": featureDoc})
+		r.want(feature, plan.Synced, "")
+	})
+}
+
+func TestAProviderThatIsAddedMovesNothing(t *testing.T) {
+	scene(t, func(r *rig) {
+		r.start()
+		r.write(map[string]string{"api": apiDoc, "feature": featureDoc})
+		// The only one of its type: the name "local" now means this document, and still the same place.
+		r.write(map[string]string{"providers/azure": "kind: Provider\nmetadata: {name: azure}\nspec: {type: local}"})
+		r.write(map[string]string{"api": strings.Replace(apiDoc, "Reservations", "Cancellations", 1)})
+		r.pass(10 * time.Minute)
+		r.want(api, plan.Synced, "")
+		r.want(feature, plan.Synced, "")
+		r.write(map[string]string{"providers/azure": ""})
+		r.pass(10 * time.Minute)
+		r.want(api, plan.Synced, "")
 		r.want(feature, plan.Synced, "")
 	})
 }
