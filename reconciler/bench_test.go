@@ -16,7 +16,7 @@ import (
 )
 
 // loadedBench runs an engine over a control repository with n rules, and returns it once they are loaded.
-func loadedBench(b *testing.B, n int) (*files, func(seq uint64)) {
+func loadedBench(b *testing.B, n int, store state.Store) (*files, func(seq uint64)) {
 	b.Helper()
 	src := newFiles("acme")
 	docs := map[string]string{}
@@ -24,9 +24,8 @@ func loadedBench(b *testing.B, n int) (*files, func(seq uint64)) {
 		docs[rulePath(i)] = ruleDoc(i, "report")
 	}
 	src.write(docs)
-	mem := state.NewMemory(state.MemoryConfig{})
 	loaded := make(chan uint64, 1024)
-	e, err := New(Config{Store: mem, Now: time.Now, Drivers: map[string]adapters.Driver{"local": adaptertest.NewFake()},
+	e, err := New(Config{Store: store, Now: time.Now, Drivers: map[string]adapters.Driver{"local": adaptertest.NewFake()},
 		Events: Events{Loaded: func(_ string, seq uint64, _ string, _ int, _ time.Duration) { loaded <- seq },
 			Error: func(op string, err error) { b.Error(op, err) }}})
 	if err != nil {
@@ -38,7 +37,7 @@ func loadedBench(b *testing.B, n int) (*files, func(seq uint64)) {
 	b.Cleanup(func() {
 		stop()
 		<-done
-		if err := mem.Close(); err != nil {
+		if err := store.Close(); err != nil {
 			b.Error(err)
 		}
 	})
@@ -66,32 +65,43 @@ func ruleDoc(i int, action string) string {
 func BenchmarkLoadRules(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			src, wait := loadedBench(b, n)
-			heads := make([]map[string]string, 16)
-			for i := range heads {
-				heads[i] = map[string]string{}
-				for k := range 100 {
-					j := (i*100 + k) % n
-					heads[i][rulePath(j)] = ruleDoc(j, "revert")
-				}
-			}
-			b.ResetTimer()
-			for i := 0; b.Loop(); i++ {
-				for p, d := range heads[i%16] {
-					heads[i%16][p] = d + "# " + fmt.Sprint(i) + "\n"
-				}
-				wait(src.write(heads[i%16]))
-			}
-			b.ReportMetric(float64(b.N*100)/b.Elapsed().Seconds(), "rules/s")
+			loadRules(b, n, state.NewMemory(state.MemoryConfig{}))
 		})
 	}
+	b.Run("etcd", func(b *testing.B) {
+		store, err := state.OpenEmbedded(b.Context(), b.TempDir(), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		loadRules(b, 10_000, store)
+	})
+}
+
+func loadRules(b *testing.B, n int, store state.Store) {
+	src, wait := loadedBench(b, n, store)
+	heads := make([]map[string]string, 16)
+	for i := range heads {
+		heads[i] = map[string]string{}
+		for k := range 100 {
+			j := (i*100 + k) % n
+			heads[i][rulePath(j)] = ruleDoc(j, "revert")
+		}
+	}
+	b.ResetTimer()
+	for i := 0; b.Loop(); i++ {
+		for p, d := range heads[i%16] {
+			heads[i%16][p] = d + "# " + fmt.Sprint(i) + "\n"
+		}
+		wait(src.write(heads[i%16]))
+	}
+	b.ReportMetric(float64(b.N*100)/b.Elapsed().Seconds(), "rules/s")
 }
 
 // BenchmarkOneFileToPlan: one changed repository document until its plan is made.
 func BenchmarkOneFileToPlan(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			src, wait := loadedBench(b, n)
+			src, wait := loadedBench(b, n, state.NewMemory(state.MemoryConfig{}))
 			for i := 0; b.Loop(); i++ {
 				doc := fmt.Sprintf("apiVersion: plumbline.dev/v1\nkind: Repository\nmetadata: {name: api}\nspec: {description: d%d}\n", i)
 				wait(src.write(map[string]string{"projects/booking/api.yaml": doc}))
