@@ -90,17 +90,9 @@ func (r *Repo) prepare(p *pending) (Receipt, bool, error) {
 	if why := r.readOnly(); why != "" {
 		return Receipt{}, false, frozenError(why)
 	}
-	v := view{snapshot: h.Snapshot, objects: r.store}
-	if h.Commit != "" {
-		hash, err := gitstore.ParseHash(h.Commit)
-		if err != nil {
-			return Receipt{}, false, desired.E("write", desired.Ref{}, desired.Internal, err)
-		}
-		c, err := r.store.Commit(hash)
-		if err != nil {
-			return Receipt{}, false, desired.E("write", desired.Ref{}, desired.Internal, err)
-		}
-		v.tree = c.Tree
+	v, err := r.viewOf(h)
+	if err != nil {
+		return Receipt{}, false, err
 	}
 	writes, err := p.q.Edit(v)
 	if err != nil {
@@ -456,8 +448,8 @@ func (r *Repo) addCommit(b *build, p *pending) (member, error) {
 	if err := refuse(changes); err != nil {
 		return member{}, err
 	}
-	if next.Len() > r.cfg.Resources && next.Len() > b.head.Snapshot.Len() {
-		return member{}, desired.Errorf("write", desired.Ref{}, desired.Denied, "%s already holds its %d documents: remove some, or ask the operator for a larger quota", name(r.cfg.Tenant), r.cfg.Resources)
+	if err := r.withinQuota(b.head.Snapshot, next); err != nil {
+		return member{}, err
 	}
 	b.parent, b.tree = id, tree
 	b.head = &desired.Head{Seq: seq, Commit: id.String(), Snapshot: next, At: at}
