@@ -25,9 +25,13 @@ func loadedBench(b *testing.B, n int, store state.Store) (*files, func(seq uint6
 	}
 	src.write(docs)
 	loaded := make(chan uint64, 1024)
-	e, err := New(Config{Store: store, Now: time.Now, Drivers: map[string]adapters.Driver{"local": adaptertest.NewFake()},
-		Events: Events{Loaded: func(_ string, seq uint64, _ string, _ int, _ time.Duration) { loaded <- seq },
-			Error: func(op string, err error) { b.Error(op, err) }}})
+	e, err := New(Config{
+		Store: store, Now: time.Now, Drivers: map[string]adapters.Driver{"local": adaptertest.NewFake()},
+		Events: Events{
+			Loaded: func(_ string, seq uint64, _ string, _ int, _ time.Duration) { loaded <- seq },
+			Error:  func(op string, err error) { b.Error(op, err) },
+		},
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -114,8 +118,10 @@ func BenchmarkDiff(b *testing.B) {
 	spec := &desired.RepositorySpec{Description: "d", Protection: []desired.BranchProtection{{Pattern: "main", RequirePull: true}}}
 	r := ref(desired.KindRepository, "api")
 	e := &desired.Entry{Ref: r, Digest: "x", Resource: &desired.Resource{Kind: r.Kind, Spec: spec}}
-	in := plan.Input{Now: time.Now(), Ref: r, Want: e, Applied: &plan.Applied{Ref: r, Digest: "x", Spec: []byte(`{"description":"d"}`)},
-		Have: adapters.Observation{Presence: adapters.Known, Actual: &adapters.RepositoryActual{DefaultBranch: "main", Visibility: "private", Description: "d", Protection: spec.Protection}}}
+	in := plan.Input{
+		Now: time.Now(), Ref: r, Want: e, Applied: &plan.Applied{Ref: r, Digest: "x", Spec: []byte(`{"description":"d"}`)},
+		Have: adapters.Observation{Presence: adapters.Known, Actual: &adapters.RepositoryActual{DefaultBranch: "main", Visibility: "private", Description: "d", Protection: spec.Protection}},
+	}
 	for b.Loop() {
 		if p := plan.Diff(in); p.Phase != plan.Synced {
 			b.Fatal(p)

@@ -56,8 +56,10 @@ type book struct {
 }
 
 func newBook() book {
-	return book{refs: map[desired.Ref]*summary{}, kins: map[place]*kin{}, repos: map[desired.Ref]map[string]bool{},
-		where: map[desired.Ref]place{}, former: map[desired.Ref]desired.Ref{}, bears: map[desired.Ref]desired.Ref{}, gone: map[desired.Ref]bool{}}
+	return book{
+		refs: map[desired.Ref]*summary{}, kins: map[place]*kin{}, repos: map[desired.Ref]map[string]bool{},
+		where: map[desired.Ref]place{}, former: map[desired.Ref]desired.Ref{}, bears: map[desired.Ref]desired.Ref{}, gone: map[desired.Ref]bool{},
+	}
 }
 
 // open reads what is recorded of a tenant.

@@ -211,11 +211,13 @@ func TestBranchesThatEndedBeforeTheStateWasLostAreNotMadeAgain(t *testing.T) {
 func TestConvergedMeansQuiet(t *testing.T) {
 	scene(t, func(r *rig) {
 		r.start()
-		r.write(map[string]string{"api": apiDoc, "feature": featureDoc, "c": commitDoc, "pr": pullDoc,
+		r.write(map[string]string{
+			"api": apiDoc, "feature": featureDoc, "c": commitDoc, "pr": pullDoc,
 			"held":   strings.NewReplacer("name: api", "name: held", "spec: {", "spec: {sync: {apply: manual}, ").Replace(apiDoc),
 			"waits":  "kind: Branch\nmetadata: {name: waits}\nspec: {repository: nowhere, name: x}",
 			"denied": "kind: Repository\nmetadata: {name: denied}\nspec: {}",
-			"rule":   "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report, match: {names: [api]}}"})
+			"rule":   "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report, match: {names: [api]}}",
+		})
 		r.fake.Script(adaptertest.Fault{Method: adaptertest.Apply, Name: "denied", Times: -1, Err: desired.Errorf("create", desired.Ref{}, desired.Denied, "the quota is used up")})
 		r.fake.EditRepository(api, func(a *adapters.RepositoryActual) { a.Visibility = "public" })
 		r.write(map[string]string{"denied": "kind: Repository\nmetadata: {name: denied}\nspec: {description: x}"})

@@ -15,7 +15,7 @@ import (
 // unit: one owner sees them all. A turn deletes only what the verdict lists.
 func (l *loader) judge(ctx context.Context, f state.Fence, head *desired.Head) error {
 	t := l.t
-	in := l.pending(head)
+	in := t.pending(head.Snapshot)
 	if len(in.Pending) == 0 && l.verdict.Seq == 0 {
 		return nil
 	}
@@ -40,16 +40,23 @@ func (l *loader) judge(ctx context.Context, f state.Fence, head *desired.Head) e
 }
 
 // pending lists the applied objects whose documents are gone and that would be deleted, and how many of each kind
-// there are.
-func (l *loader) pending(head *desired.Head) plan.DeletionInput {
-	t := l.t
+// there are. Documents of more count as gone, too.
+func (t *tenant) pending(snap *desired.Snapshot, more ...desired.Ref) plan.DeletionInput {
 	in := plan.DeletionInput{Totals: map[desired.Kind]int{}}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for ref := range t.book.gone {
+	add := func(ref desired.Ref) {
 		n := t.book.refs[ref]
 		if _, renamed := t.book.former[ref]; n != nil && n.applied && !n.terminal && n.policy == desired.Delete && !renamed {
-			in.Pending = append(in.Pending, plan.PendingDeletion{Ref: ref, Stage: head.Snapshot.Stage(ref.Project)})
+			in.Pending = append(in.Pending, plan.PendingDeletion{Ref: ref, Stage: snap.Stage(ref.Project)})
+		}
+	}
+	for ref := range t.book.gone {
+		add(ref)
+	}
+	for _, ref := range more {
+		if !t.book.gone[ref] {
+			add(ref)
 		}
 	}
 	if len(in.Pending) == 0 {

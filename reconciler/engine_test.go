@@ -70,8 +70,10 @@ func TestNudgeAndReconcileLookAtOnce(t *testing.T) {
 	scene(t, func(r *rig) {
 		r.config = func(c *Config) { c.Drivers = map[string]adapters.Driver{"local": deaf{r.fake}} }
 		r.start()
-		r.write(map[string]string{"api": apiDoc, "base": "kind: Repository\nmetadata: {name: base}\nspec: {}", "feature": featureDoc,
-			"rule": "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report, match: {names: [none]}}"})
+		r.write(map[string]string{
+			"api": apiDoc, "base": "kind: Repository\nmetadata: {name: base}\nspec: {}", "feature": featureDoc,
+			"rule": "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report, match: {names: [none]}}",
+		})
 		r.effects()
 		r.fake.EditRepository(api, func(a *adapters.RepositoryActual) { a.Visibility = "public" })
 		r.engine.Nudge(ref(desired.KindRepository, "unknown"), desired.Ref{Tenant: "nobody", Kind: desired.KindRepository, Name: "x"}, api)
@@ -125,8 +127,10 @@ func TestARestartRewritesNothingAndCatchesUp(t *testing.T) {
 			scene(t, func(r *rig) {
 				r.sources["acme"].forgets = forgets
 				r.start()
-				r.write(map[string]string{"api": apiDoc, "feature": featureDoc, "old": "kind: Repository\nmetadata: {name: old}\nspec: {}",
-					"rule": "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report}"})
+				r.write(map[string]string{
+					"api": apiDoc, "feature": featureDoc, "old": "kind: Repository\nmetadata: {name: old}\nspec: {}",
+					"rule": "kind: DriftRule\nmetadata: {name: rule}\nspec: {action: report}",
+				})
 				r.kill()
 				r.write(map[string]string{"c": commitDoc, "old": "", "rule": ""})
 				r.store.forget()

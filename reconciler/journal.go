@@ -117,8 +117,10 @@ func handleOf(a *plan.Applied, r *plan.Run) json.RawMessage {
 
 // change is what the driver is asked to do.
 func (w *turn) change(s plan.Step) adapters.Change {
-	c := adapters.Change{Subject: w.place.subject, Op: s.Op, Fields: s.Fields, Tag: tagOf(w.ref, s.Op),
-		Author: author(w.entry), Epoch: w.fence.Revision, Log: io.Discard}
+	c := adapters.Change{
+		Subject: w.place.subject, Op: s.Op, Fields: s.Fields, Tag: tagOf(w.ref, s.Op),
+		Author: author(w.entry), Epoch: w.fence.Revision, Log: io.Discard,
+	}
 	switch {
 	case s.Op == adapters.Restore:
 		c.Actual = lastSeen(w.in.Applied)

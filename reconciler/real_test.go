@@ -54,8 +54,10 @@ func openHouse(t *testing.T, dir string) *house {
 // live runs the loop during fn, and shuts everything down after it.
 func (h *house) live(fn func(e *reconciler.Engine)) {
 	h.t.Helper()
-	e, err := reconciler.New(reconciler.Config{Store: h.store, Drivers: map[string]adapters.Driver{"local": h.host}, Now: time.Now,
-		Events: reconciler.Events{Turn: func(reconciler.TurnEvent) { h.turns.Add(1) }, Error: func(op string, err error) { h.t.Errorf("%s: %v", op, err) }}})
+	e, err := reconciler.New(reconciler.Config{
+		Store: h.store, Drivers: map[string]adapters.Driver{"local": h.host}, Now: time.Now,
+		Events: reconciler.Events{Turn: func(reconciler.TurnEvent) { h.turns.Add(1) }, Error: func(op string, err error) { h.t.Errorf("%s: %v", op, err) }},
+	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -128,8 +130,10 @@ func TestTheMainJobOnRealGit(t *testing.T) {
 	h.live(func(*reconciler.Engine) {
 		h.put(repo, &desired.RepositorySpec{Description: "Reservations"})
 		h.put(branch, &desired.BranchSpec{Repository: "api", Name: "feature/x"})
-		h.put(commit, &desired.CommitSpec{Repository: "api", Branch: "feature/x", Message: "feat: cancel", Author: &desired.Person{Name: "Ann", Email: "ann@example.com"},
-			Changes: []desired.FileChange{{Path: "a.txt", Operation: desired.OpDelete}}}) // wrong on purpose: nothing to delete
+		h.put(commit, &desired.CommitSpec{
+			Repository: "api", Branch: "feature/x", Message: "feat: cancel", Author: &desired.Person{Name: "Ann", Email: "ann@example.com"},
+			Changes: []desired.FileChange{{Path: "a.txt", Operation: desired.OpDelete}},
+		}) // wrong on purpose: nothing to delete
 		sum := sha256.Sum256([]byte("hello"))
 		digest := hex.EncodeToString(sum[:])
 		h.put(good, &desired.CommitSpec{Repository: "api", Branch: "feature/x", Message: "feat: greet", Changes: []desired.FileChange{{Path: "b.txt", Operation: desired.OpAdd, Digest: "sha256:" + digest, Size: 5}}},

@@ -243,7 +243,8 @@ func scene(t *testing.T, story func(r *rig)) {
 // start runs an engine over everything that is there.
 func (r *rig) start() {
 	r.t.Helper()
-	c := Config{Store: r.store, Drivers: map[string]adapters.Driver{"local": r.fake}, Now: time.Now, Workers: 2,
+	c := Config{
+		Store: r.store, Drivers: map[string]adapters.Driver{"local": r.fake}, Now: time.Now, Workers: 2,
 		Artifacts: func(_ context.Context, tenant, id, digest, path string) ([]byte, error) {
 			return []byte(tenant + " " + id + " " + path), nil
 		},
@@ -260,7 +261,8 @@ func (r *rig) start() {
 				defer r.mu.Unlock()
 				r.owners = append(r.owners, fmt.Sprint(unit, " ", held))
 			},
-		}}
+		},
+	}
 	if r.config != nil {
 		r.config(&c)
 	}

@@ -126,8 +126,10 @@ func TestTheResyncAloneConverges(t *testing.T) {
 func TestInProductionDriftIsReportedOnly(t *testing.T) {
 	scene(t, func(r *rig) {
 		src := r.sources["acme"]
-		src.platform, _ = desired.Empty("").Advance(desired.Delta{Commit: "p1", Files: []desired.File{{Path: "tenants/acme.yaml", Blob: "1",
-			Data: []byte("apiVersion: plumbline.dev/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {stages: {booking: prod}}\n")}}}, nil)
+		src.platform, _ = desired.Empty("").Advance(desired.Delta{Commit: "p1", Files: []desired.File{{
+			Path: "tenants/acme.yaml", Blob: "1",
+			Data: []byte("apiVersion: plumbline.dev/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {stages: {booking: prod}}\n"),
+		}}}, nil)
 		r.start()
 		r.write(map[string]string{"api": apiDoc})
 		r.effects()

@@ -41,8 +41,10 @@ type tenant struct {
 
 func newTenant(e *Engine, name string, s Source) *tenant {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[desired.Ref](5*time.Millisecond, 1000*time.Second)
-	return &tenant{e: e, queue: workqueue.NewTypedDelayingQueue[desired.Ref](), limiter: limiter, name: name, source: s, done: make(chan struct{}), poke: make(chan struct{}, 1),
-		book: newBook(), waiters: map[desired.Ref]map[desired.Ref]struct{}{}, asked: map[desired.Ref]bool{}, panics: map[desired.Ref]int{}}
+	return &tenant{
+		e: e, queue: workqueue.NewTypedDelayingQueue[desired.Ref](), limiter: limiter, name: name, source: s, done: make(chan struct{}), poke: make(chan struct{}, 1),
+		book: newBook(), waiters: map[desired.Ref]map[desired.Ref]struct{}{}, asked: map[desired.Ref]bool{}, panics: map[desired.Ref]int{},
+	}
 }
 
 // run works until ctx ends; then it lets the turns in flight finish and gives up ownership last.

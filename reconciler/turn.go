@@ -17,11 +17,12 @@ import (
 // turn is one reconcile of one ref: observe, plan, guard, apply, record. It starts from the store and the head alone,
 // makes at most one change, and may end at any line: the next turn goes on from what is recorded.
 type turn struct {
-	t     *tenant
-	ref   desired.Ref
-	fence state.Fence
-	began time.Time
-	asked bool
+	t      *tenant
+	ref    desired.Ref
+	fence  state.Fence
+	began  time.Time
+	asked  bool
+	whatIf bool // a what-if: nothing is applied, recorded or remembered
 
 	head    *desired.Head
 	entry   *desired.Entry
@@ -124,8 +125,10 @@ func (w *turn) gather(ctx context.Context) (err error) {
 func (w *turn) gatherInput(ctx context.Context) {
 	t, snap := w.t, w.head.Snapshot
 	r, s := w.records, w.records.State
-	in := plan.Input{Now: w.began, Ref: w.ref, Want: w.entry, Applied: r.Applied, Run: r.Run, Stage: snap.Stage(w.ref.Project),
-		Birth: t.e.c.Store.Birth(), Limit: t.e.c.Deadline}
+	in := plan.Input{
+		Now: w.began, Ref: w.ref, Want: w.entry, Applied: r.Applied, Run: r.Run, Stage: snap.Stage(w.ref.Project),
+		Birth: t.e.c.Store.Birth(), Limit: t.e.c.Deadline,
+	}
 	for _, f := range r.Findings {
 		if f.Open() || w.began.Sub(f.ClosedAt) <= 24*time.Hour {
 			in.Findings = append(in.Findings, f)
@@ -151,7 +154,7 @@ func (w *turn) gatherInput(ctx context.Context) {
 	in.DependsOn = t.dependencies(w)
 	in.RetiredBy = t.retiredBy(w)
 	for _, d := range in.DependsOn {
-		if !d.Ready() {
+		if !d.Ready() && !w.whatIf {
 			t.await(w.ref, d.Ref)
 		}
 	}
@@ -223,7 +226,9 @@ func (w *turn) askPull(ctx context.Context, pr desired.Ref) {
 		w.in.Have = adapters.Observation{Err: o.Err, Reason: "it is missing, and whether " + pr.Name + " ended cannot be seen: " + o.Reason}
 	case seen && a.State != desired.PullRequestOpen:
 		w.in.RetiredBy = pr
-		t.add(pr)
+		if !w.whatIf {
+			t.add(pr)
+		}
 	}
 }
 
@@ -452,8 +457,10 @@ func (w *turn) panicked(ctx context.Context) {
 	if n < maxPanics || w.records == nil || w.records.State == nil {
 		return
 	}
-	w.plan = plan.Plan{Ref: w.ref, Phase: plan.Stalled, Reason: reasonPanicked, Findings: openOf(w.records.Findings),
-		Message: fmt.Sprintf("reconciling it failed %d times with an internal error; report the error in the log, then change the document or ask for a reconcile", n)}
+	w.plan = plan.Plan{
+		Ref: w.ref, Phase: plan.Stalled, Reason: reasonPanicked, Findings: openOf(w.records.Findings),
+		Message: fmt.Sprintf("reconciling it failed %d times with an internal error; report the error in the log, then change the document or ask for a reconcile", n),
+	}
 	if err := w.record(ctx); err != nil {
 		t.e.c.Events.Error("record panic", err)
 	}

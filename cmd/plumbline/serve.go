@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -111,11 +112,8 @@ func (s *server) openDirectory(context.Context) (err error) {
 		return err
 	}
 	s.onClose(s.dir.Close)
-	// Addresses of an earlier life must not be taken for ours.
-	if err := os.Remove(s.dir.join(addressesFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	s.onClose(s.dir.removeAddresses)
+	return s.dir.removeAddresses() // those of an earlier life must not be taken for ours
 }
 
 // listen takes the addresses first, so that a taken port is known before anything is opened.
@@ -174,8 +172,40 @@ func (s *server) openState(ctx context.Context) error {
 	}
 	s.store = store
 	s.onClose(store.Close)
+	if err := s.claimRepositories(ctx); err != nil {
+		return err
+	}
 	s.hub, err = state.NewHub(state.HubConfig{Store: store})
 	return err
+}
+
+// claimRepositories makes this process the one that holds embedded control repositories against this state store: a
+// second one would write the same tenants' states from other repositories.
+func (s *server) claimRepositories(ctx context.Context) error {
+	const patience = 20 * time.Second // a claim outlives the process that crashed with it by 15 s
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, lost, release, err := s.store.Claim(limited, "~/control-repositories")
+	if err != nil {
+		if ctx.Err() == nil && limited.Err() != nil {
+			return desired.Errorf("claim the control repositories", desired.Ref{}, desired.Throttled,
+				"another plumbline with control repositories of its own uses this etcd: stop it, or give this one another cluster")
+		}
+		return err
+	}
+	watched, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-lost:
+			if watched.Err() == nil {
+				s.fail(errors.New("the claim on the control repositories was lost: another process may hold it now"))
+			}
+		case <-watched.Done():
+		}
+	})
+	s.onClose(func() error { stop(); release(); watching.Wait(); return nil })
+	return nil
 }
 
 func (s *server) openHosts(context.Context) (err error) {

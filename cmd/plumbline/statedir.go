@@ -75,7 +75,15 @@ func (d *stateDir) writeAddresses(http, grpc, admin string) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(d.join("addresses.json"), append(data, '\n'))
+	return writeDurably(d.join(addressesFile), append(data, '\n'))
+}
+
+// removeAddresses takes the file back: nobody listens there.
+func (d *stateDir) removeAddresses() error {
+	if err := os.Remove(d.join(addressesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // writeDurably writes a private file aside, syncs and renames it, and syncs its directory.

@@ -21,9 +21,11 @@ func compareBranch(in Input, want *desired.BranchSpec) (look, bool) {
 	l := look{fields: []difference{there}}
 	if want.Commit != "" {
 		was := applied(in, want)
-		l.fields = append(l.fields, difference{kind: BranchMoved, field: "spec.commit", update: "spec.commit",
+		l.fields = append(l.fields, difference{
+			kind: BranchMoved, field: "spec.commit", update: "spec.commit",
 			desired: want.Commit, actual: have.Head, equal: want.Commit == have.Head,
-			cause: cause(in, was != nil && was.Commit == want.Commit), op: adapters.Update})
+			cause: cause(in, was != nil && was.Commit == want.Commit), op: adapters.Update,
+		})
 	}
 	return l, true
 }
@@ -32,8 +34,10 @@ func compareBranch(in Input, want *desired.BranchSpec) (look, bool) {
 // that vanished comes back at its last observed head, where there is a record of it.
 func missingBranch(in Input, want *desired.BranchSpec, d difference) look {
 	if !in.RetiredBy.IsZero() {
-		return look{fields: []difference{d}, reason: "Retired",
-			message: fmt.Sprintf("branch %s went with %s, which has ended", want.Name, short(in.RetiredBy))}
+		return look{
+			fields: []difference{d}, reason: "Retired",
+			message: fmt.Sprintf("branch %s went with %s, which has ended", want.Name, short(in.RetiredBy)),
+		}
 	}
 	d.equal = false
 	if in.Applied == nil {

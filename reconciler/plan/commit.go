@@ -19,8 +19,10 @@ func failedRun(in Input) (Plan, bool) {
 	if info, _ := in.Ref.Kind.Info(); !info.OneShot {
 		return Plan{}, false
 	}
-	p := Plan{Phase: Failed, Reason: "Failed", Ended: true,
-		Message: in.Run.Message}
+	p := Plan{
+		Phase: Failed, Reason: "Failed", Ended: true,
+		Message: in.Run.Message,
+	}
 	p.settle(in, nil, true)
 	return p, true
 }

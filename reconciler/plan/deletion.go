@@ -86,9 +86,11 @@ func succeeded(in Input) Plan {
 
 // orphaned: the document is gone, something may be there, and no applied record says what.
 func orphaned(in Input) Plan {
-	d := difference{kind: Orphaned, desired: "none", actual: "unknown", cause: CauseDrift, severity: severityOf(Orphaned),
+	d := difference{
+		kind: Orphaned, desired: "none", actual: "unknown", cause: CauseDrift, severity: severityOf(Orphaned),
 		what:  "the document is gone, and without a record of what was applied nothing is deleted; an object may still be at the provider",
-		never: "look at the provider and delete it there, then let a DriftRule ignore this finding; or add the document again"}
+		never: "look at the provider and delete it there, then let a DriftRule ignore this finding; or add the document again",
+	}
 	if in.Stage == StageProd {
 		d.severity = d.severity.raised()
 	}
@@ -112,8 +114,10 @@ func unjudged(in Input) Plan {
 		p.settle(in, nil, false)
 		return p
 	}
-	d := difference{kind: DeletionStopped, desired: "none", actual: "there", cause: CauseNotYetApplied, severity: severityOf(DeletionStopped),
-		what: "the document is gone, but the deletion was stopped: " + in.DeletionReason}
+	d := difference{
+		kind: DeletionStopped, desired: "none", actual: "there", cause: CauseNotYetApplied, severity: severityOf(DeletionStopped),
+		what: "the document is gone, but the deletion was stopped: " + in.DeletionReason,
+	}
 	if in.Stage == StageProd {
 		d.severity = d.severity.raised()
 	}
@@ -131,9 +135,11 @@ func rename(in Input) Plan {
 		p.settle(in, nil, false)
 		return p
 	}
-	p := Plan{Phase: Progressing, Reason: progress(adapters.Rename),
+	p := Plan{
+		Phase: Progressing, Reason: progress(adapters.Rename),
 		Message: "the document was renamed from " + in.Former.Ref.Name,
-		Changes: []Step{{Op: adapters.Rename, Why: CauseNotYetApplied, Reason: "metadata.formerName"}}}
+		Changes: []Step{{Op: adapters.Rename, Why: CauseNotYetApplied, Reason: "metadata.formerName"}},
+	}
 	p.settle(in, nil, false)
 	return p
 }

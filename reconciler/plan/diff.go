@@ -135,8 +135,10 @@ func blind(in Input) Plan {
 	if why == "" {
 		why = "the provider gave no reason"
 	}
-	p := Plan{Phase: Unknown, Reason: "Unreadable",
-		Message: "it could not be observed: " + why + "; nothing is changed until it can be, and it is tried again"}
+	p := Plan{
+		Phase: Unknown, Reason: "Unreadable",
+		Message: "it could not be observed: " + why + "; nothing is changed until it can be, and it is tried again",
+	}
 	if desired.ClassOf(in.Have.Err) == desired.Invalid {
 		p.Phase, p.Reason = Stalled, reasonInvalid
 		p.Message = why + "; it cannot be looked at until that is corrected"

@@ -83,8 +83,10 @@ func title(c desired.Class) string {
 
 // ended is the end of a one-shot that can never succeed.
 func ended(in Input, p Plan, detail string) Plan {
-	p = Plan{Ref: p.Ref, Desired: p.Desired, Phase: Failed, Reason: "Failed", Ended: true, FailRun: true,
-		Message: detail + "; it ran once and does not run again: write a new " + string(in.Ref.Kind)}
+	p = Plan{
+		Ref: p.Ref, Desired: p.Desired, Phase: Failed, Reason: "Failed", Ended: true, FailRun: true,
+		Message: detail + "; it ran once and does not run again: write a new " + string(in.Ref.Kind),
+	}
 	p.settle(in, nil, true)
 	return p
 }

@@ -111,10 +111,12 @@ func (f *Finding) aboutOutside() bool {
 
 // finding renders a standing difference, carrying over what is known of it from before.
 func (d *difference) finding(in Input, prior map[string]Finding) Finding {
-	f := Finding{V: 1, ID: FindingID(in.Ref, d.kind, d.subject, d.field), Ref: in.Ref, ResourceID: resourceID(in.Ref),
+	f := Finding{
+		V: 1, ID: FindingID(in.Ref, d.kind, d.subject, d.field), Ref: in.Ref, ResourceID: resourceID(in.Ref),
 		Kind: string(d.kind), Subject: d.subject, Field: d.field, Desired: d.desired, Actual: d.actual,
 		Severity: d.severity, Cause: d.cause, Message: d.message(in), FirstSeen: in.Now, Occurrences: 1,
-		Reverting: d.mode == modeRevert}
+		Reverting: d.mode == modeRevert,
+	}
 	switch {
 	case d.place != nil:
 		f.Source = *d.place

@@ -27,8 +27,10 @@ func drawSpec(t *rapid.T, k desired.Kind) desired.Spec {
 	}
 	switch k {
 	case desired.KindRepository:
-		s := &desired.RepositorySpec{CommonSpec: common, Description: pick("description", "", "a", "b"), Visibility: pick("visibility", "", "private", "public"),
-			DefaultBranch: pick("default", "", "main", "trunk"), Archived: rapid.Bool().Draw(t, "archived")}
+		s := &desired.RepositorySpec{
+			CommonSpec: common, Description: pick("description", "", "a", "b"), Visibility: pick("visibility", "", "private", "public"),
+			DefaultBranch: pick("default", "", "main", "trunk"), Archived: rapid.Bool().Draw(t, "archived"),
+		}
 		if rapid.Bool().Draw(t, "protected") {
 			s.Protection = []desired.BranchProtection{{Pattern: pick("pattern", "main", "release/*"), RequirePull: rapid.Bool().Draw(t, "pull")}}
 		}
@@ -38,29 +40,37 @@ func drawSpec(t *rapid.T, k desired.Kind) desired.Spec {
 	case desired.KindCommit:
 		return &desired.CommitSpec{CommonSpec: common, Repository: "api", Branch: "x", Message: pick("message", "m", "m", "n")}
 	}
-	return &desired.PullRequestSpec{CommonSpec: common, Repository: "api", SourceBranch: "x", TargetBranch: pick("target", "", "main", "dev"), Title: pick("title", "a", "b"),
-		State: pick("state", "", "open", "merged", "closed")}
+	return &desired.PullRequestSpec{
+		CommonSpec: common, Repository: "api", SourceBranch: "x", TargetBranch: pick("target", "", "main", "dev"), Title: pick("title", "a", "b"),
+		State: pick("state", "", "open", "merged", "closed"),
+	}
 }
 
 func drawActual(t *rapid.T, k desired.Kind) adapters.Actual {
 	pick := func(label string, s ...string) string { return rapid.SampledFrom(s).Draw(t, label) }
 	switch k {
 	case desired.KindRepository:
-		return &adapters.RepositoryActual{DefaultBranch: pick("default", "main", "trunk"), Visibility: pick("visibility", "private", "public"),
-			Description: pick("description", "", "a", "b"), Archived: rapid.Bool().Draw(t, "archived")}
+		return &adapters.RepositoryActual{
+			DefaultBranch: pick("default", "main", "trunk"), Visibility: pick("visibility", "private", "public"),
+			Description: pick("description", "", "a", "b"), Archived: rapid.Bool().Draw(t, "archived"),
+		}
 	case desired.KindBranch:
 		return &adapters.BranchActual{Name: "x", Head: pick("head", "1", "2")}
 	case desired.KindCommit:
 		return &adapters.CommitActual{SHA: "1", Branch: "x"}
 	}
-	return &adapters.PullRequestActual{Number: 1, State: pick("state", "open", "merged", "closed"), Title: pick("title", "a", "b"), SourceBranch: "x",
-		TargetBranch: pick("target", "main", "dev"), Mergeable: pick("mergeable", "yes", "no"), Conflicts: []string{"a.txt"}}
+	return &adapters.PullRequestActual{
+		Number: 1, State: pick("state", "open", "merged", "closed"), Title: pick("title", "a", "b"), SourceBranch: "x",
+		TargetBranch: pick("target", "main", "dev"), Mergeable: pick("mergeable", "yes", "no"), Conflicts: []string{"a.txt"},
+	}
 }
 
 func entryOf(ref desired.Ref, spec desired.Spec, seq uint64, at time.Time) *desired.Entry {
 	r := &desired.Resource{Kind: ref.Kind, Metadata: desired.Metadata{Name: ref.Name}, Spec: spec}
-	return &desired.Entry{Ref: ref, Resource: r, Digest: encode(r), Path: "projects/booking/x.yaml", Line: 1,
-		Changed: desired.Provenance{Seq: seq, Commit: fmt.Sprint("c", seq), Author: "Ann", At: at}}
+	return &desired.Entry{
+		Ref: ref, Resource: r, Digest: encode(r), Path: "projects/booking/x.yaml", Line: 1,
+		Changed: desired.Provenance{Seq: seq, Commit: fmt.Sprint("c", seq), Author: "Ann", At: at},
+	}
 }
 
 func appliedOf(ref desired.Ref, spec desired.Spec) *Applied {
@@ -74,8 +84,10 @@ func drawInput(t *rapid.T) Input {
 	kinds := []desired.Kind{desired.KindRepository, desired.KindBranch, desired.KindCommit, desired.KindPullRequest}
 	k := rapid.SampledFrom(kinds).Draw(t, "kind")
 	ref := desired.Ref{Tenant: "acme", Project: "booking", Kind: k, Name: "it"}
-	in := Input{Now: start.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "minutes")) * time.Minute), Ref: ref, Provider: "local",
-		Stage: rapid.SampledFrom([]string{"", "prod"}).Draw(t, "stage"), Birth: rapid.SampledFrom([]time.Time{{}, start, start.Add(time.Hour)}).Draw(t, "birth")}
+	in := Input{
+		Now: start.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "minutes")) * time.Minute), Ref: ref, Provider: "local",
+		Stage: rapid.SampledFrom([]string{"", "prod"}).Draw(t, "stage"), Birth: rapid.SampledFrom([]time.Time{{}, start, start.Add(time.Hour)}).Draw(t, "birth"),
+	}
 	if rapid.IntRange(0, 5).Draw(t, "document") > 0 {
 		in.Want = entryOf(ref, drawSpec(t, k), 2, start.Add(time.Minute))
 	}
@@ -105,8 +117,10 @@ func drawInput(t *rapid.T) Input {
 		in.Rules = append(in.Rules, &desired.DriftRuleSpec{Action: rapid.SampledFrom([]string{"report", "revert", "ignore"}).Draw(t, "action")})
 	}
 	if rapid.IntRange(0, 3).Draw(t, "waits") == 0 {
-		in.DependsOn = []Dependency{{Ref: ref.Sibling(desired.KindBranch, "b"), Role: rapid.SampledFrom([]Role{RoleExplicit, RoleParent, RoleBranch, RoleOrder}).Draw(t, "role"),
-			Exists: rapid.Bool().Draw(t, "exists"), Applied: rapid.Bool().Draw(t, "dep applied"), Phase: Synced}}
+		in.DependsOn = []Dependency{{
+			Ref: ref.Sibling(desired.KindBranch, "b"), Role: rapid.SampledFrom([]Role{RoleExplicit, RoleParent, RoleBranch, RoleOrder}).Draw(t, "role"),
+			Exists: rapid.Bool().Draw(t, "exists"), Applied: rapid.Bool().Draw(t, "dep applied"), Phase: Synced,
+		}}
 	}
 	in.DeletionAllowed = rapid.Bool().Draw(t, "allowed")
 	in.Attempted = rapid.Bool().Draw(t, "attempted")

@@ -25,8 +25,10 @@ func comparePullRequest(in Input, want *desired.PullRequestSpec) (look, bool) {
 	}
 	was := applied(in, want)
 	text := func(kind FindingKind, field, want, have string, same, lossless bool) {
-		l.fields = append(l.fields, difference{kind: kind, field: field, update: field, desired: want, actual: have,
-			equal: want == have, cause: cause(in, same), op: adapters.Update, lossless: lossless})
+		l.fields = append(l.fields, difference{
+			kind: kind, field: field, update: field, desired: want, actual: have,
+			equal: want == have, cause: cause(in, same), op: adapters.Update, lossless: lossless,
+		})
 	}
 	// A text that somebody wrote at the host would be lost by putting the document's back: reported by default.
 	text(TitleMismatch, "spec.title", want.Title, have.Title, was != nil && was.Title == want.Title, false)
@@ -97,9 +99,11 @@ func compareReviewers(in Input, want *desired.PullRequestSpec, have *adapters.Pu
 			missing = append(missing, r)
 		}
 	}
-	d := difference{kind: ReviewersMissing, field: "spec.reviewers", update: "spec.reviewers", desired: strings.Join(want.Reviewers, " "),
+	d := difference{
+		kind: ReviewersMissing, field: "spec.reviewers", update: "spec.reviewers", desired: strings.Join(want.Reviewers, " "),
 		actual: strings.Join(have.Reviewers, " "), equal: len(missing) == 0, op: adapters.Update, lossless: true,
-		cause: cause(in, was != nil && slices.Equal(was.Reviewers, want.Reviewers))}
+		cause: cause(in, was != nil && slices.Equal(was.Reviewers, want.Reviewers)),
+	}
 	if len(missing) > 0 {
 		d.what = "not asked for a review: " + strings.Join(missing, ", ")
 	}
@@ -109,8 +113,10 @@ func compareReviewers(in Input, want *desired.PullRequestSpec, have *adapters.Pu
 // stateOf compares the state of a pull request that is open at the host.
 func stateOf(in Input, want *desired.PullRequestSpec, have *adapters.PullRequestActual, was *desired.PullRequestSpec) difference {
 	state := want.StateOr()
-	d := difference{kind: PullRequestStateMismatch, field: "spec.state", desired: state, actual: have.State,
-		equal: state == have.State, cause: cause(in, was != nil && was.StateOr() == state), lossless: true}
+	d := difference{
+		kind: PullRequestStateMismatch, field: "spec.state", desired: state, actual: have.State,
+		equal: state == have.State, cause: cause(in, was != nil && was.StateOr() == state), lossless: true,
+	}
 	switch state {
 	case desired.PullRequestClosed:
 		d.op = adapters.Close

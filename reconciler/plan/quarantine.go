@@ -56,9 +56,11 @@ func FileFindings(now time.Time, tenant string, files []desired.Quarantine, froz
 		}
 	}
 	if frozen != "" {
-		refs[ControlRef(tenant)] = []difference{{kind: ControlRepositoryFrozen, desired: "a history that only grows", actual: "rewritten",
+		refs[ControlRef(tenant)] = []difference{{
+			kind: ControlRepositoryFrozen, desired: "a history that only grows", actual: "rewritten",
 			cause: CauseQuarantined, severity: severityOf(ControlRepositoryFrozen), what: frozen,
-			held: "the last accepted head stays in force and nothing is changed; an operator has to decide"}}
+			held: "the last accepted head stays in force and nothing is changed; an operator has to decide",
+		}}
 	}
 	before := map[desired.Ref][]Finding{}
 	for _, f := range prior {

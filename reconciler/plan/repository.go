@@ -23,8 +23,10 @@ func compareRepository(in Input, want *desired.RepositorySpec) (look, bool) {
 	was := applied(in, want)
 	l := look{fields: []difference{{kind: RepositoryMissing, desired: name, equal: true}}}
 	setting := func(kind FindingKind, field, want, have string, same bool) {
-		l.fields = append(l.fields, difference{kind: kind, field: field, update: field, desired: want, actual: have,
-			equal: want == have, cause: cause(in, same), op: adapters.Update, lossless: true})
+		l.fields = append(l.fields, difference{
+			kind: kind, field: field, update: field, desired: want, actual: have,
+			equal: want == have, cause: cause(in, same), op: adapters.Update, lossless: true,
+		})
 	}
 	setting(DefaultBranchMismatch, "spec.defaultBranch", want.DefaultBranchOr(), have.DefaultBranch,
 		was != nil && was.DefaultBranchOr() == want.DefaultBranchOr())
@@ -41,8 +43,10 @@ func compareRepository(in Input, want *desired.RepositorySpec) (look, bool) {
 }
 
 func missingRepository(in Input, name string) difference {
-	d := difference{kind: RepositoryMissing, desired: name, cause: CauseNotYetApplied, op: adapters.Create,
-		what: fmt.Sprintf("repository %s is not there yet", name)}
+	d := difference{
+		kind: RepositoryMissing, desired: name, cause: CauseNotYetApplied, op: adapters.Create,
+		what: fmt.Sprintf("repository %s is not there yet", name),
+	}
 	if in.Applied != nil {
 		d.cause, d.op = CauseDrift, ""
 		d.what = fmt.Sprintf("repository %s was there and is missing now; its content would not come back with a new one, so none is made", name)
@@ -69,9 +73,11 @@ func compareProtection(in Input, want *desired.RepositorySpec, have *adapters.Re
 	slices.Sort(patterns)
 	var out []difference
 	for _, p := range patterns {
-		out = append(out, difference{kind: ProtectionMismatch, subject: p, field: "spec.protection", update: "spec.protection",
+		out = append(out, difference{
+			kind: ProtectionMismatch, subject: p, field: "spec.protection", update: "spec.protection",
 			desired: orNone(wanted[p]), actual: orNone(there[p]), equal: wanted[p] == there[p],
-			cause: cause(in, was != nil && before[p] == wanted[p]), op: adapters.Update, lossless: true})
+			cause: cause(in, was != nil && before[p] == wanted[p]), op: adapters.Update, lossless: true,
+		})
 	}
 	return out
 }
@@ -114,8 +120,10 @@ func orNone(s string) string {
 // immutable finds what a document asks for that cannot be changed in place: where the outside object is, and what a
 // one-shot that ran was.
 func immutable(in Input) (difference, bool) {
-	d := difference{kind: ImmutableField, cause: CauseNotYetApplied,
-		never: "put the old value back; for something new add a document of its own, and remove this one"}
+	d := difference{
+		kind: ImmutableField, cause: CauseNotYetApplied,
+		never: "put the old value back; for something new add a document of its own, and remove this one",
+	}
 	if in.Applied == nil {
 		return d, false
 	}

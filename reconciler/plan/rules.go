@@ -229,15 +229,19 @@ type hold struct {
 func heldBy(in Input) hold {
 	switch {
 	case in.Frozen != "":
-		return hold{all: true, phase: Suspended, reason: "Frozen",
+		return hold{
+			all: true, phase: Suspended, reason: "Frozen",
 			message: "nothing is changed, the control repository is frozen: " + in.Frozen,
-			next:    "nothing is changed while the control repository is frozen: an operator has to decide"}
+			next:    "nothing is changed while the control repository is frozen: an operator has to decide",
+		}
 	case in.Suspension != nil:
 		return suspendedBy(in.Suspension)
 	case in.Want != nil && applyMode(in) == desired.ApplyManual:
-		return hold{phase: OutOfSync, reason: "ManualApply",
+		return hold{
+			phase: OutOfSync, reason: "ManualApply",
 			message: "the document changed and is not applied by itself",
-			next:    "spec.sync.apply is manual: set it to automatic to have it applied"}
+			next:    "spec.sync.apply is manual: set it to automatic to have it applied",
+		}
 	}
 	return hold{}
 }

@@ -85,10 +85,9 @@ func play(t *testing.T, text string) string {
 
 // world is what a transcript has said so far.
 type world struct {
-	in    Input
-	last  Plan
-	seq   uint64
-	judge DeletionInput
+	in   Input
+	last Plan
+	seq  uint64
 }
 
 func newWorld() *world {
@@ -182,8 +181,10 @@ func (w *world) set(words []string, pairs map[string]string, sentence, body stri
 		in.Run = &Run{Stage: RunStage(words[1]), Op: adapters.Run, Message: strings.TrimSpace(strings.TrimPrefix(sentence, words[1]))}
 	case "quarantine":
 		line, _ := strconv.Atoi(pairs["line"])
-		in.Quarantine = &desired.Quarantine{Path: words[1], Blob: "bad1", LastGood: "good1", Since: desired.Provenance{Commit: "c9", Author: "Bob <bob@example.com>"},
-			Err: &desired.Error{Class: desired.Invalid, Fields: []desired.FieldError{{File: words[1], Line: line, Column: 3, Detail: strings.Join(words[2:], " ")}}}}
+		in.Quarantine = &desired.Quarantine{
+			Path: words[1], Blob: "bad1", LastGood: "good1", Since: desired.Provenance{Commit: "c9", Author: "Bob <bob@example.com>"},
+			Err: &desired.Error{Class: desired.Invalid, Fields: []desired.FieldError{{File: words[1], Line: line, Column: 3, Detail: strings.Join(words[2:], " ")}}},
+		}
 	case "release":
 		in.Quarantine = nil
 	case "verdict":
@@ -220,8 +221,10 @@ func (w *world) want(ref string, pairs map[string]string, body string) error {
 	w.seq++
 	w.in.Was = Standing{}
 	r := &desired.Resource{Kind: w.in.Ref.Kind, Metadata: desired.Metadata{Name: w.in.Ref.Name, FormerName: pairs["former"]}, Spec: spec}
-	w.in.Want = &desired.Entry{Ref: w.in.Ref, ID: w.in.Ref.ID(), Resource: r, Digest: encode(r), Line: 1, Path: "projects/booking/" + w.in.Ref.Name + ".yaml",
-		Changed: desired.Provenance{Seq: w.seq, Commit: fmt.Sprint("c", w.seq), Author: "Ann <ann@example.com>", At: w.in.Now}}
+	w.in.Want = &desired.Entry{
+		Ref: w.in.Ref, ID: w.in.Ref.ID(), Resource: r, Digest: encode(r), Line: 1, Path: "projects/booking/" + w.in.Ref.Name + ".yaml",
+		Changed: desired.Provenance{Seq: w.seq, Commit: fmt.Sprint("c", w.seq), Author: "Ann <ann@example.com>", At: w.in.Now},
+	}
 	return nil
 }
 

@@ -219,9 +219,15 @@ func TestLoadReadsEverythingOfARef(t *testing.T) {
 	other := repo.Sibling(desired.KindRepository, "web")
 	var puts []Put
 	for _, v := range []any{
-		SyncState{Ref: repo, Phase: plan.Synced}, SyncState{Ref: other}, plan.Applied{Ref: repo, Digest: "d"},
-		plan.Run{Ref: repo, ID: "b", Started: day}, plan.Run{Ref: repo, ID: "a", Started: day.Add(time.Hour)}, plan.Run{Ref: other, ID: "c", Started: day.Add(2 * time.Hour)},
-		plan.Finding{Ref: repo, ID: "drift-2", ClosedAt: day}, plan.Finding{Ref: repo, ID: "drift-1"}, plan.Finding{Ref: other, ID: "drift-3"},
+		SyncState{Ref: repo, Phase: plan.Synced},
+		SyncState{Ref: other},
+		plan.Applied{Ref: repo, Digest: "d"},
+		plan.Run{Ref: repo, ID: "b", Started: day},
+		plan.Run{Ref: repo, ID: "a", Started: day.Add(time.Hour)},
+		plan.Run{Ref: other, ID: "c", Started: day.Add(2 * time.Hour)},
+		plan.Finding{Ref: repo, ID: "drift-2", ClosedAt: day},
+		plan.Finding{Ref: repo, ID: "drift-1"},
+		plan.Finding{Ref: other, ID: "drift-3"},
 	} {
 		p, err := putOf(v)
 		if err != nil {
