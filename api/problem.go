@@ -32,11 +32,18 @@ func place(err error) error {
 	return err
 }
 
+// statusHungUp is what metrics and log show for a caller that did not wait for its answer; nobody reads it.
+const statusHungUp = 499
+
 // problem writes the problem document of an error. It is the only place that does.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error, warnings ...string) {
 	info := infoOf(r)
 	v := judge(place(err))
 	if v.err.Class == desired.Internal {
+		if r.Context().Err() != nil {
+			w.WriteHeader(statusHungUp)
+			return
+		}
 		info.err = err
 	}
 	h := w.Header()
