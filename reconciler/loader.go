@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/connectsoft/plumbline/desired"
+	"github.com/connectsoft/plumbline/internal/fp"
 	"github.com/connectsoft/plumbline/reconciler/plan"
 	"github.com/connectsoft/plumbline/reconciler/state"
 )
@@ -476,6 +477,7 @@ func (l *loader) recordRoot(ctx context.Context, f state.Fence, head *desired.He
 	h := state.Horizon{Tenant: l.t.name, Seq: head.Seq, Commit: head.Commit, At: l.t.e.c.Now()}
 	put, err := state.PutHorizon(h)
 	if err == nil {
+		fp.Hit("horizon.write")
 		_, err = l.t.e.c.Store.Commit(ctx, f, put)
 	}
 	if err == nil {
@@ -508,6 +510,7 @@ func (l *loader) recordFindings(ctx context.Context, f state.Fence, head *desire
 	if len(puts) == 0 {
 		return nil
 	}
+	fp.Hit("load.write")
 	if _, err := l.t.e.c.Store.Commit(ctx, f, puts...); err != nil {
 		return err
 	}

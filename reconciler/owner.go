@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/connectsoft/plumbline/desired"
+	"github.com/connectsoft/plumbline/internal/fp"
 	"github.com/connectsoft/plumbline/reconciler/state"
 )
 
@@ -81,6 +82,7 @@ func (o *owner) keep(ctx context.Context, u *unit) {
 }
 
 func (o *owner) won(u *unit, f state.Fence) {
+	fp.Hit("lease.won")
 	o.mu.Lock()
 	u.fence = f
 	close(u.held)

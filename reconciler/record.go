@@ -12,6 +12,7 @@ import (
 
 	"github.com/connectsoft/plumbline/adapters"
 	"github.com/connectsoft/plumbline/desired"
+	"github.com/connectsoft/plumbline/internal/fp"
 	"github.com/connectsoft/plumbline/reconciler/plan"
 	"github.com/connectsoft/plumbline/reconciler/state"
 )
@@ -60,7 +61,9 @@ func (w *turn) write(ctx context.Context, final bool) error {
 	if len(d.puts) == 0 {
 		return nil
 	}
+	fp.Hit("status.write")
 	rev, err := w.t.e.c.Store.Commit(ctx, w.fence, d.puts...)
+	fp.Hit("status.written")
 	switch {
 	case errors.Is(err, state.ErrFenced):
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/connectsoft/plumbline/adapters"
 	"github.com/connectsoft/plumbline/desired"
+	"github.com/connectsoft/plumbline/internal/fp"
 	"github.com/connectsoft/plumbline/reconciler/plan"
 	"github.com/connectsoft/plumbline/reconciler/state"
 )
@@ -313,9 +314,11 @@ func (w *turn) apply(ctx context.Context) error {
 		return nil
 	}
 	s := w.plan.Changes[0]
+	fp.Hit("intent.write")
 	if err := w.announce(ctx, s); err != nil || w.skipped {
 		return err
 	}
+	fp.Hit("intent.written")
 	out, err := w.call(ctx, s)
 	if lost := ctxLost(ctx); lost != nil {
 		return lost // the next owner finds what was done by its tag
@@ -336,7 +339,9 @@ func (w *turn) call(ctx context.Context, s plan.Step) (adapters.Outcome, error) 
 	}
 	call, cancel := context.WithTimeoutCause(ctx, w.t.e.c.CallLimit, errCallLimit)
 	defer cancel()
+	fp.Hit("provider.before")
 	out, err := w.place.driver.Apply(call, w.change(s))
+	fp.Hit("provider.after")
 	if err != nil {
 		err = timedOut(call, err)
 	}

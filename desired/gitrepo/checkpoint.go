@@ -15,6 +15,7 @@ import (
 
 	"github.com/connectsoft/plumbline/desired"
 	"github.com/connectsoft/plumbline/desired/gitstore"
+	"github.com/connectsoft/plumbline/internal/fp"
 )
 
 // checkpoint is what a restart needs besides the objects: the accepted head, which files are in quarantine with
@@ -115,11 +116,13 @@ func writeFile(path string, v any) error {
 		return err
 	}
 	defer os.Remove(f.Name())
+	fp.Hit("checkpoint.write")
 	w := bufio.NewWriterSize(f, 1<<16)
 	err = json.NewEncoder(w).Encode(v)
 	if err = errors.Join(err, w.Flush(), f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	fp.Hit("checkpoint.rename")
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
@@ -133,6 +136,7 @@ func writeFile(path string, v any) error {
 // load brings the repository to its accepted head: the checkpoint's snapshot, then every commit since, as if live.
 // Without a usable checkpoint the whole history is walked.
 func (r *Repo) load(ctx context.Context) error {
+	fp.Hit("snapshot.load")
 	if err := r.loadPushes(); err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ type keyRecord struct {
 // when the repository is closing or storage failed; Stalled with ErrFrozen. When ctx ends while the write is under
 // way the outcome is open: ask Lookup, or repeat with the same key.
 func (r *Repo) Commit(ctx context.Context, q Request) (Receipt, error) {
+	fp.Hit("recv")
 	if q.Key != "" {
 		if !r.claimKey(q.Key) {
 			return Receipt{}, desired.E("write", desired.Ref{}, desired.Conflict, ErrInFlight)
@@ -51,6 +52,7 @@ func (r *Repo) Commit(ctx context.Context, q Request) (Receipt, error) {
 	if rc, done, err := r.prepare(p); done || err != nil {
 		return rc, err
 	}
+	fp.Hit("validate")
 	if r.closed.Load() {
 		return Receipt{}, errClosing(r.cfg.Tenant)
 	}
@@ -344,6 +346,7 @@ func (r *Repo) settle(ctx context.Context, b, next *build, err error) *build {
 
 // landed publishes a durable batch and answers its members.
 func (r *Repo) landed(b *build) {
+	fp.Hit("batch.landed")
 	if len(b.accepted) > 0 {
 		r.w.commit, r.w.tree = b.parent, b.tree
 		r.keyMu.Lock()

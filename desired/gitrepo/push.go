@@ -17,6 +17,7 @@ import (
 
 	"github.com/connectsoft/plumbline/desired"
 	"github.com/connectsoft/plumbline/desired/gitstore"
+	"github.com/connectsoft/plumbline/internal/fp"
 )
 
 // pushRecord says who pushed a range of commits through the door. Records are kept in the push journal, written
@@ -102,12 +103,14 @@ func (r *Repo) pushHead(ctx context.Context, p *gitstore.Push, u *gitstore.RefUp
 	if err := r.refuseBad(steps); err != nil {
 		return err
 	}
+	fp.Hit("push.before")
 	if err := r.journalPush(record); err != nil {
 		return desired.E("push", desired.Ref{}, desired.Internal, err)
 	}
 	if err := p.Land(ctx); err != nil {
 		return pushError(err)
 	}
+	fp.Hit("push.landed")
 	r.w.commit, r.w.tree = u.New, tree
 	r.accept(steps)
 	return nil
