@@ -60,8 +60,12 @@ func (s *Server) authorCommit(ctx context.Context, c *call) (answer, error) {
 	return respond(c, l, err, commitView)
 }
 
-// seenBefore reports whether the idempotency key of the request is known: its answer is then found by the key.
+// seenBefore reports whether the idempotency key of the request is known: its answer is then found by the key. A
+// write that is only tried does not look at keys.
 func (c *call) seenBefore() bool {
+	if only, _ := c.whatIf(); only {
+		return false
+	}
 	key, _, err := c.idempotency()
 	if err != nil || key == "" {
 		return false

@@ -8,6 +8,21 @@ import (
 	"time"
 )
 
+// Defines values for DryRun.
+const (
+	Plan DryRun = "plan"
+)
+
+// Valid indicates whether the value is a known member of the DryRun enum.
+func (e DryRun) Valid() bool {
+	switch e {
+	case Plan:
+		return true
+	default:
+		return false
+	}
+}
+
 // Applied defines model for Applied.
 type Applied struct {
 	ID   string `json:"id"`
@@ -324,6 +339,43 @@ type OpenPullRequestRequest struct {
 	// TenantID Must be the token's tenant; may be left out
 	TenantID TenantID `json:"tenantId,omitempty,omitzero"`
 	Title    string   `json:"title"`
+}
+
+// PlannedChange defines model for PlannedChange.
+type PlannedChange struct {
+	Cause     string   `json:"cause"`
+	Fields    []string `json:"fields,omitempty,omitzero"`
+	Operation string   `json:"operation"`
+	Reason    string   `json:"reason"`
+}
+
+// PlannedResource defines model for PlannedResource.
+type PlannedResource struct {
+	Changes  []PlannedChange `json:"changes,omitempty,omitzero"`
+	Findings []Finding       `json:"findings,omitempty,omitzero"`
+	ID       string          `json:"id"`
+	Kind     string          `json:"kind"`
+	Message  string          `json:"message,omitempty,omitzero"`
+	Name     string          `json:"name"`
+
+	// NotObserved Why it was not observed; there is no plan then
+	NotObserved string `json:"notObserved,omitempty,omitzero"`
+	Observed    bool   `json:"observed"`
+
+	// Operation What the write does to its document; affected: another document of the write speaks about it
+	Operation string        `json:"operation"`
+	Phase     string        `json:"phase,omitempty,omitzero"`
+	Project   string        `json:"project,omitempty,omitzero"`
+	Reason    string        `json:"reason,omitempty,omitzero"`
+	Ref       string        `json:"ref"`
+	Text      string        `json:"text"`
+	Waits     []PlannedWait `json:"waits,omitempty,omitzero"`
+}
+
+// PlannedWait defines model for PlannedWait.
+type PlannedWait struct {
+	Reason string `json:"reason"`
+	Ref    string `json:"ref"`
 }
 
 // PostCheckRequest defines model for PostCheckRequest.
@@ -685,8 +737,70 @@ type TraceID = string
 // Warnings defines model for Warnings.
 type Warnings = []string
 
+// WhatIf What a write would come to. Nothing was committed.
+type WhatIf struct {
+	// Approvals That the changes would need
+	Approvals []string `json:"approvals"`
+
+	// Commit Commit of the control repository: of the write, or the one that the answer was judged against
+	Commit ControlCommit `json:"commit"`
+
+	// Deletions Outside objects that would be pending for deletion, with those that are pending already, and the judgement of the budget on them.
+	Deletions WhatIfDeletions `json:"deletions"`
+	DryRun    string          `json:"dryRun"`
+
+	// Files What the commit would write
+	Files []WhatIfFile `json:"files"`
+
+	// Plan Every resource that the write touches, and those that a rule or suspension in it speaks about. At most 50 are observed, within 10 seconds.
+	Plan []PlannedResource `json:"plan"`
+
+	// PlanDigest Of the changes; an approval names it
+	PlanDigest string `json:"planDigest"`
+
+	// PlanText The same for people
+	PlanText       string `json:"planText"`
+	PolicyDecision string `json:"policyDecision"`
+
+	// TraceID 32 hex digits
+	TraceID TraceID `json:"traceId"`
+
+	// Unchanged Everything is so already; nothing would be committed
+	Unchanged bool     `json:"unchanged"`
+	Warnings  Warnings `json:"warnings,omitempty,omitzero"`
+}
+
+// WhatIfDeletions Outside objects that would be pending for deletion, with those that are pending already, and the judgement of the budget on them.
+type WhatIfDeletions struct {
+	// Added By this write
+	Added   int      `json:"added"`
+	Allowed []string `json:"allowed"`
+
+	// Digest Of what is pending; an approval names it
+	Digest  string `json:"digest,omitempty,omitzero"`
+	Pending int    `json:"pending"`
+
+	// Reason Why deletions would be stopped
+	Reason  string   `json:"reason,omitempty,omitzero"`
+	Stopped []string `json:"stopped"`
+}
+
+// WhatIfFile defines model for WhatIfFile.
+type WhatIfFile struct {
+	// Bytes Of content beside a document
+	Bytes int `json:"bytes,omitempty,omitzero"`
+
+	// Diff Unified; absent for content beside a document
+	Diff      string `json:"diff,omitempty,omitzero"`
+	Operation string `json:"operation"`
+	Path      string `json:"path"`
+}
+
 // Accept defines model for Accept.
 type Accept = string
+
+// DryRun defines model for DryRun.
+type DryRun string
 
 // ID defines model for Id.
 type ID = string

@@ -70,11 +70,3 @@ func canonicalBody(body []byte) []byte {
 	}
 	return out
 }
-
-// refuseWhatIf turns ?dryRun away: a caller that asks what would happen must never make it happen.
-func (c *call) refuseWhatIf() error {
-	if !c.r.URL.Query().Has("dryRun") {
-		return nil
-	}
-	return faultf(CodeNotOffered, "plan write", "dryRun is not offered by this version: nothing was committed")
-}

@@ -97,7 +97,7 @@ func (s *Server) closePullRequest(ctx context.Context, c *call) (answer, error) 
 // by its document or at the host.
 func (s *Server) endPullRequest(ctx context.Context, c *call, verb, to string, change func(*desired.PullRequestSpec)) (answer, error) {
 	id := c.param("pullRequestId")
-	if a, done, err := s.endedAtHost(c, id, to); done || err != nil {
+	if a, done, err := s.endedAtHost(ctx, c, id, to); done || err != nil {
 		return a, err
 	}
 	var ref desired.Ref
@@ -139,7 +139,7 @@ func (s *Server) endPullRequest(ctx context.Context, c *call, verb, to string, c
 
 // endedAtHost answers for a pull request that ended at the host while its document still says open: there is nothing
 // left to commit. A repeated request is left to its receipt.
-func (s *Server) endedAtHost(c *call, id, to string) (a answer, done bool, err error) {
+func (s *Server) endedAtHost(ctx context.Context, c *call, id, to string) (a answer, done bool, err error) {
 	head := c.repo.Head()
 	e, spec, err := pullRequest(head.Snapshot, id)
 	if err != nil || c.seenBefore() {
@@ -150,11 +150,15 @@ func (s *Server) endedAtHost(c *call, id, to string) (a answer, done bool, err e
 	if spec.StateOr() != desired.PullRequestOpen || ended == desired.PullRequestOpen {
 		return answer{}, false, nil
 	}
-	if err := errors.Join(c.refuseWhatIf(), c.ifMatch(e)); err != nil {
+	only, err := c.whatIf()
+	if err := errors.Join(err, c.ifMatch(e)); err != nil {
 		return answer{}, false, err
 	}
 	if ended != to {
 		return answer{}, false, alreadyEnded(e.Ref, ended)
+	}
+	if only {
+		return answer{}, false, c.try(ctx, "", nothing)
 	}
 	return answer{status: http.StatusOK, body: pullRequestView(st, c.about(head.Commit)), etag: e.Digest}, true, nil
 }

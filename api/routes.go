@@ -159,7 +159,9 @@ func (s *Server) run(c *call, h handler) (answer, error) {
 	if c.repo, err = s.cfg.Repo(ctx, tenant); err != nil {
 		return answer{}, err
 	}
-	return h(auth.With(ctx, who), c)
+	ctx = auth.With(ctx, who)
+	a, err := h(ctx, c)
+	return s.planned(ctx, c, a, err)
 }
 
 // write sends an answer as JSON.

@@ -26,6 +26,7 @@ import (
 	"github.com/connectsoft/plumbline/api/auth"
 	"github.com/connectsoft/plumbline/desired"
 	"github.com/connectsoft/plumbline/desired/gitrepo"
+	"github.com/connectsoft/plumbline/reconciler"
 	"github.com/connectsoft/plumbline/reconciler/state"
 )
 
@@ -35,6 +36,8 @@ type Engine interface {
 	Reconcile(tenant string, match func(*desired.Entry) bool) []desired.Ref
 	// PostCheck posts a check on a pull request at its host.
 	PostCheck(ctx context.Context, pr desired.Ref, c adapters.Check) error
+	// Plan observes and plans what a head that is not committed would come to; nothing is applied or recorded.
+	Plan(ctx context.Context, base, next *desired.Head, c desired.Changes) (reconciler.Forecast, error)
 }
 
 // Artifact is one stored artifact version.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -469,6 +470,14 @@ func (s *scripted) Reconcile(tenant string, match func(*desired.Entry) bool) []d
 }
 
 // PostCheck implements Engine.
+func (s *scripted) Plan(_ context.Context, _, next *desired.Head, c desired.Changes) (reconciler.Forecast, error) {
+	f := reconciler.Forecast{Digest: plan.Digest()}
+	for _, ref := range slices.Concat(c.Added, c.Changed, c.Removed) {
+		f.Previews = append(f.Previews, reconciler.Preview{Ref: ref, Unobserved: "the loop is scripted"})
+	}
+	return f, nil
+}
+
 func (s *scripted) PostCheck(_ context.Context, _ desired.Ref, c adapters.Check) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,10 +17,12 @@ import (
 )
 
 // commit is the one path of every API write: it lands an edit under the caller's name and idempotency key. A write
-// that was made before is answered with its receipt; the edit does not run then.
+// that was made before is answered with its receipt; the edit does not run then. With ?dryRun it ends here, as tried.
 func (s *Server) commit(ctx context.Context, c *call, message string, edit desired.Edit) (gitrepo.Receipt, error) {
-	if err := c.refuseWhatIf(); err != nil {
+	if only, err := c.whatIf(); err != nil {
 		return gitrepo.Receipt{}, err
+	} else if only {
+		return gitrepo.Receipt{}, c.try(ctx, message, edit)
 	}
 	key, fingerprint, err := c.idempotency()
 	if err != nil {
