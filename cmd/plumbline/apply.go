@@ -28,6 +28,7 @@ type applyOptions struct {
 	wait    bool
 	timeout time.Duration
 	quiet   bool
+	dryRun  bool
 }
 
 func newApplyCommand(c *connection) *cobra.Command {
@@ -38,7 +39,8 @@ func newApplyCommand(c *connection) *cobra.Command {
 document that is there already is edited where it lives, and its comments stay. The commit is durable when the
 command ends; with --wait it also waits until the documents are in force.`,
 		Example: `  plumbline apply --project shop -f branch.yaml
-  plumbline apply --project shop --wait -f - < documents.yaml`,
+  plumbline apply --project shop --wait -f - < documents.yaml
+  plumbline apply --project shop --dry-run -f branch.yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runApply(cmd.Context(), c, o) },
 	}
 	flags := cmd.Flags()
@@ -46,6 +48,7 @@ command ends; with --wait it also waits until the documents are in force.`,
 	flags.StringVar(&o.project, "project", "", "project of documents that name none")
 	flags.StringVarP(&o.output, "output", "o", "table", outputs)
 	flags.StringVar(&o.key, "idempotency-key", "", "the same key and documents are applied once")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "say what would be committed and done, and commit nothing")
 	flags.BoolVar(&o.wait, "wait", false, "wait until every document is in force")
 	flags.DurationVar(&o.timeout, "timeout", time.Minute, "of --wait")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "print nothing when all went well")
@@ -67,6 +70,9 @@ func runApply(ctx context.Context, c *connection, o applyOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.dryRun {
+		return dryApply(ctx, c, r, body, o)
+	}
 	q := request{method: http.MethodPost, path: "/resources/apply", body: body, query: url.Values{}, header: map[string]string{"Content-Type": "application/yaml", "Prefer": "wait=0"}}
 	setIf(q.query, "project", o.project)
 	if o.key != "" {
@@ -80,9 +86,7 @@ func runApply(ctx context.Context, c *connection, o applyOptions) error {
 	if err := decodeAnswer(q.path, a.body, &answer); err != nil {
 		return err
 	}
-	for _, w := range answer.Warnings {
-		fmt.Fprintln(c.sh.stderr, "warning: "+oneLine(w))
-	}
+	warnAll(c.sh, answer.Warnings)
 	if !o.quiet {
 		if err := writeApplied(c.sh.stdout, o.output, answer); err != nil {
 			return err
@@ -97,6 +101,25 @@ func runApply(ctx context.Context, c *connection, o applyOptions) error {
 		ids = append(ids, a.ID)
 	}
 	return waitFor(ctx, c, r, w, ids)
+}
+
+// dryApply says what the apply would come to.
+func dryApply(ctx context.Context, c *connection, r *rest, body []byte, o applyOptions) error {
+	a, err := whatIf(ctx, r, body, o.project)
+	if err != nil {
+		return namePlaces(err, o.files)
+	}
+	warnAll(c.sh, a.Warnings)
+	if o.quiet {
+		return nil
+	}
+	if err := writeWhatIfs(c.sh, o.output, []api.WhatIf{a}); err != nil {
+		return err
+	}
+	if a.Unchanged {
+		fmt.Fprintln(c.sh.stderr, "everything is so already")
+	}
+	return nil
 }
 
 // namePlaces puts the file's name before the server's line and column, where there is only one file.
