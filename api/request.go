@@ -3,8 +3,10 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -170,13 +172,40 @@ func (w *walker) check(s *shape) error {
 	if !utf8.Valid(w.data) {
 		return faultf(CodeMalformed, "decode body", "the body is not UTF-8")
 	}
-	if !json.Valid(w.data) {
-		return faultf(CodeMalformed, "decode body", "the body is not valid JSON")
+	if err := w.syntax(); err != nil {
+		return err
 	}
 	if w.space(); w.data[w.pos] != '{' {
 		return faultf(CodeMalformed, "decode body", "the body must be a JSON object")
 	}
 	return w.value(s)
+}
+
+// syntax says where a body stops being JSON, without quoting what is there.
+func (w *walker) syntax() error {
+	var raw json.RawMessage
+	err := json.Unmarshal(w.data, &raw)
+	if err == nil {
+		return nil
+	}
+	var at *json.SyntaxError
+	switch {
+	case len(bytes.TrimSpace(w.data)) == 0:
+		return faultf(CodeMalformed, "decode body", "the body is empty: send a JSON object")
+	case !errors.As(err, &at):
+		return faultf(CodeMalformed, "decode body", "the body is not valid JSON")
+	case at.Offset >= int64(len(w.data)):
+		return faultf(CodeMalformed, "decode body", "the body is not valid JSON: it ends too early, at %s", w.place(len(w.data)))
+	}
+	return faultf(CodeMalformed, "decode body", "the body is not valid JSON at %s", w.place(int(at.Offset)-1))
+}
+
+// place is a position in the body as people count.
+func (w *walker) place(pos int) string {
+	before := w.data[:max(pos, 0)]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
+	return fmt.Sprintf("line %d, column %d", line, column)
 }
 
 func (w *walker) space() {
@@ -265,11 +294,12 @@ func (w *walker) object(s *shape) error {
 			continue
 		}
 		var name string
+		at := w.pos
 		if err := json.Unmarshal(w.text(), &name); err != nil {
 			return faultf(CodeMalformed, "decode body", "the body is not valid JSON")
 		}
 		if _, dup := seen[name]; dup {
-			return faultf(CodeMalformed, "decode body", "a name appears twice in one object of the body")
+			return faultf(CodeMalformed, "decode body", "a name appears twice in one object of the body: remove the second, at %s", w.place(at))
 		}
 		seen[name] = struct{}{}
 		w.path[len(w.path)-1] = name
