@@ -270,7 +270,7 @@ func (s *server) openRepositories(ctx context.Context) error {
 	s.tenants = &tenants{
 		dir: s.dir.join("control"), base: base, platform: s.platform,
 		attach: func(tenant string, r *gitrepo.Repo) { s.engine.Attach(tenant, r) },
-		detach: s.engine.Detach,
+		detach: s.engine.Detach, report: s.obs.failed, now: time.Now,
 	}
 	if s.cfg.Tenants.AutoCreate && s.cfg.DevIssuer() {
 		s.tenants.autoCreate = s.cfg.Tenants.AutoCreateLimit

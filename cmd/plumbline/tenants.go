@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/connectsoft/plumbline/desired"
 	"github.com/connectsoft/plumbline/desired/gitrepo"
@@ -27,8 +28,12 @@ type tenants struct {
 	attach     func(tenant string, r *gitrepo.Repo) // starts reconciling
 	detach     func(tenant string)                  // stops it
 
+	report func(op string, err error) // is told why a tenant's repository could not be opened
+	now    func() time.Time
+
 	mu      sync.Mutex
 	repos   map[string]*gitrepo.Repo
+	broken  map[string]time.Time // when opening a repository that is there failed
 	retired map[string]bool
 	closed  bool
 }
@@ -42,9 +47,13 @@ func openPlatform(ctx context.Context, stateDir string, base gitrepo.Config) (*g
 	return gitrepo.Open(ctx, base)
 }
 
-// openTenants opens every control repository on disk and those that the platform declares.
+// retryBroken is how often a request may try to open a repository again that could not be opened.
+const retryBroken = 2 * time.Second
+
+// openTenants opens every control repository on disk and those that the platform declares. One that cannot be opened
+// is reported and costs its own tenant only; requests of that tenant try again.
 func openTenants(ctx context.Context, t *tenants) error {
-	t.repos, t.retired = map[string]*gitrepo.Repo{}, map[string]bool{}
+	t.repos, t.retired, t.broken = map[string]*gitrepo.Repo{}, map[string]bool{}, map[string]time.Time{}
 	found, err := os.ReadDir(t.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list control repositories: %w", err)
@@ -54,14 +63,12 @@ func openTenants(ctx context.Context, t *tenants) error {
 		if !ok || desired.ValidTenant(name) != nil {
 			continue
 		}
-		if _, err := t.open(ctx, name); err != nil {
-			return errors.Join(err, t.Close())
-		}
+		_, _ = t.open(ctx, name) // reported there
 	}
 	if err := t.settle(ctx, desired.Changes{}); err != nil {
-		return errors.Join(err, t.Close())
+		t.report("open the tenants", err)
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // follow keeps the set true to the platform repository until ctx ends.
@@ -90,9 +97,7 @@ func (t *tenants) settle(ctx context.Context, changes desired.Changes) error {
 	declared := map[string]bool{}
 	for e := range p.List(desired.KindTenant, "", "") {
 		declared[e.Ref.Name] = true
-		if _, err := t.open(ctx, e.Ref.Name); err != nil {
-			errs = append(errs, err)
-		}
+		_, _ = t.open(ctx, e.Ref.Name) // reported there
 	}
 	for _, ref := range changes.Removed {
 		if ref.Kind == desired.KindTenant && !declared[ref.Name] {
@@ -122,9 +127,15 @@ func (t *tenants) Repo(ctx context.Context, tenant string) (*gitrepo.Repo, error
 	t.mu.Lock()
 	r, ok := t.repos[tenant]
 	n := len(t.repos)
+	failed, isBroken := t.broken[tenant]
 	t.mu.Unlock()
-	if ok {
+	switch {
+	case ok:
 		return r, nil
+	case isBroken && t.now().Sub(failed) < retryBroken:
+		return nil, brokenFault(tenant)
+	case isBroken:
+		return t.open(ctx, tenant)
 	}
 	if err := desired.ValidTenant(tenant); err != nil || t.autoCreate == 0 {
 		return nil, desired.Errorf("find tenant", desired.Ref{}, desired.NotFound, "there is no such tenant: an operator declares it with a Tenant document in the platform repository")
@@ -159,8 +170,11 @@ func (t *tenants) open(ctx context.Context, tenant string) (*gitrepo.Repo, error
 	c.Dir, c.Tenant, c.Platform = filepath.Join(t.dir, tenant+".git"), tenant, t.platform.Head().Snapshot
 	r, err := gitrepo.Open(context.WithoutCancel(ctx), c)
 	if err != nil {
-		return nil, err
+		t.broken[tenant] = t.now()
+		t.report("open a tenant", err)
+		return nil, brokenFault(tenant)
 	}
+	delete(t.broken, tenant)
 	t.repos[tenant] = r
 	if _, err := os.Stat(filepath.Join(c.Dir, retiredFile)); err == nil {
 		t.retired[tenant] = true
@@ -169,6 +183,12 @@ func (t *tenants) open(ctx context.Context, tenant string) (*gitrepo.Repo, error
 	}
 	t.attach(tenant, r)
 	return r, nil
+}
+
+// brokenFault is what callers are told; what is wrong on this machine's disk is for the log.
+func brokenFault(tenant string) error {
+	return desired.Errorf("open tenant", desired.Ref{}, desired.Stalled,
+		"the control repository of tenant %s cannot be opened: an operator has to repair it, the daemon's log says what is wrong", tenant)
 }
 
 const retiredReason = "its Tenant document was removed from the platform repository; nothing is deleted, an operator decides"
