@@ -190,3 +190,15 @@ func TestATokenComesFromAFileOrIsSignedHere(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A damaged addresses.json is named, with what to do about it.
+func TestDamagedAddresses(t *testing.T) {
+	dir := t.TempDir()
+	for _, content := range []string{"", "{gar", "[]", `{"http":5}`, `{"admin":"127.0.0.1:3"}`} {
+		write(t, filepath.Join(dir, addressesFile), content)
+		_, err := (&connection{stateDir: dir}).readAddresses()
+		if err == nil || !strings.Contains(err.Error(), addressesFile+" is damaged: start") {
+			t.Errorf("%q: got %v, want the file and the remedy", content, err)
+		}
+	}
+}

@@ -110,11 +110,12 @@ func (c *connection) readAddresses() (Addresses, error) {
 		return a, desired.Errorf("find daemon", desired.Ref{}, desired.Transient,
 			"no daemon has written its addresses into %s: start \"plumbline serve\", or name one with --server or --state-dir", dir)
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &a)
-	}
 	if err != nil {
 		return a, desired.E("find daemon", desired.Ref{}, desired.Internal, err)
+	}
+	if json.Unmarshal(b, &a) != nil || a.HTTP == "" || a.GRPC == "" {
+		return a, desired.Errorf("find daemon", desired.Ref{}, desired.Invalid,
+			"%s is damaged: start \"plumbline serve\" again, which writes it anew, or name the daemon with --server", filepath.Join(dir, addressesFile))
 	}
 	return a, nil
 }
