@@ -275,6 +275,9 @@ func TestPushesThatAreRefused(t *testing.T) {
 		{[]string{"origin", "main^{tree}:refs/heads/tree"}, ""}, // refused by git itself or by us
 		{[]string{"origin", "main:side/below"}, "part of its name is itself a ref"},
 		{[]string{"origin", "main:fine", "+main:main"}, "another ref of this push"},
+		{[]string{"origin", "main:refs/heads/--upload-pack=x"}, "must not begin with '-'"},
+		{[]string{"origin", "main:refs/heads/HEAD"}, "must not be named HEAD"},
+		{[]string{"origin", "main:refs/heads/@"}, "must not be named HEAD or @"},
 	}
 	before := state(t, s)
 	for _, row := range rows {
@@ -347,6 +350,30 @@ func waitFor(t testing.TB, ok func() bool) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	t.Error("waited in vain")
+}
+
+// A client learns why a push of very many refs is refused.
+func TestPushOfTooManyRefs(t *testing.T) {
+	s := newStore(t)
+	url := serve(t, Door{Store: s})
+	work := cloneOf(t, url)
+	commitFile(t, work, "a", "1")
+	var refs strings.Builder
+	head := git(t, work, "rev-parse", "HEAD")
+	for i := range maxCommands + 1 {
+		fmt.Fprintf(&refs, "create refs/heads/m/%d %s\n", i, head)
+	}
+	if out, err := tryGit(t, work, refs.String(), "update-ref", "--stdin"); err != nil {
+		t.Fatalf("update-ref: %v\n%s", err, out)
+	}
+	before := state(t, s)
+	out, err := tryGit(t, work, "", "push", "origin", "refs/heads/m/*:refs/heads/m/*")
+	if want := "remote: a push may move 2000 refs at a time: push in smaller steps"; err == nil || !strings.Contains(out, want) {
+		t.Errorf("push: %v, want %q in\n%.600s", err, want, out)
+	}
+	if after := state(t, s); after != before {
+		t.Errorf("the push changed something:\n%s\n%s", before, after)
+	}
 }
 
 // A push of several MiB comes in chunks, after a probe; deltas in it are several levels deep.

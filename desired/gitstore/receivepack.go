@@ -28,6 +28,7 @@ type pushRequest struct {
 	updates []RefUpdate
 	options []string
 	caps    map[string]string
+	excess  bool // there were more commands than a push may have; updates are the first ones
 	shallow int
 }
 
@@ -89,7 +90,8 @@ func (q *pushRequest) command(line []byte) error {
 		}
 	}
 	if len(q.updates) >= maxCommands {
-		return errProtocol("a push may move %d refs at a time", maxCommands)
+		q.excess = true // read to their end, so that the client gets to know why
+		return nil
 	}
 	if len(line) < 83 || line[40] != ' ' || line[81] != ' ' {
 		return errProtocol("a command is malformed")
@@ -208,6 +210,11 @@ func (d *Door) judge(ctx context.Context, q *pushRequest, pack io.Reader, limit 
 		fmt.Fprintln(remote{out}, why)
 		return &verdict{all: why}
 	}
+	if q.excess {
+		why := fmt.Sprintf("a push may move %d refs at a time: push in smaller steps", maxCommands)
+		fmt.Fprintln(remote{out}, why)
+		return &verdict{all: why}
+	}
 	if v := d.checkCommands(q.updates); v != nil {
 		return v
 	}
@@ -311,6 +318,12 @@ func (d *Door) checkCommands(updates []RefUpdate) *verdict {
 func (d *Door) checkCommand(u RefUpdate, twice bool) string {
 	if err := CheckRefName(u.Name); err != nil {
 		return explain(err)
+	}
+	if branch, ok := strings.CutPrefix(u.Name, "refs/heads/"); ok && u.Old.IsZero() {
+		// What git would take for an option or for another name. Those that are there already can still be deleted.
+		if err := desired.ValidRefName(branch); err != nil {
+			return err.Error()
+		}
 	}
 	spaces := d.Namespaces
 	if spaces == nil {
