@@ -117,6 +117,7 @@ func needs() map[string]string {
 		"DELETE /resources/{id}":                      "devops.repositories.write",
 		"GET /resources":                              "control.read",
 		"GET /resources/{id}":                         "control.read",
+		"GET /resources/{id}/history":                 "control.read",
 		"GET /receipts/{id}":                          "devops.gitops.read",
 		"PUT /artifacts/{id}":                         "devops.artifacts.write",
 		"GET /artifacts/{id}":                         "devops.artifacts.read",

@@ -610,6 +610,17 @@ type Resource struct {
 	TraceID TraceID `json:"traceId"`
 }
 
+// ResourceHistory defines model for ResourceHistory.
+type ResourceHistory struct {
+	// Commit Commit of the control repository: of the write, or the one that the answer was judged against
+	Commit        ControlCommit     `json:"commit"`
+	Items         []ResourceVersion `json:"items"`
+	NextPageToken string            `json:"nextPageToken,omitempty,omitzero"`
+
+	// TraceID 32 hex digits
+	TraceID TraceID `json:"traceId"`
+}
+
 // ResourceList defines model for ResourceList.
 type ResourceList struct {
 	// Commit Commit of the control repository: of the write, or the one that the answer was judged against
@@ -619,6 +630,27 @@ type ResourceList struct {
 
 	// TraceID 32 hex digits
 	TraceID TraceID `json:"traceId"`
+}
+
+// ResourceVersion defines model for ResourceVersion.
+type ResourceVersion struct {
+	At     time.Time `json:"at"`
+	Author string    `json:"author"`
+	Commit string    `json:"commit"`
+
+	// Digest Of the document; absent when it was removed
+	Digest string `json:"digest,omitempty,omitzero"`
+
+	// From The file before, when it was moved
+	From string `json:"from,omitempty,omitzero"`
+
+	// Message First line
+	Message   string `json:"message"`
+	Operation string `json:"operation"`
+	Path      string `json:"path"`
+
+	// Principal The caller, where the commit is sealed or the pusher is known; else unknown
+	Principal string `json:"principal"`
 }
 
 // Source Where the document is, and whose change it was. Fields that are not known yet are absent.

@@ -57,7 +57,7 @@ func (s *Server) handlers() map[string]handler {
 		"mergePullRequest": s.mergePullRequest, "closePullRequest": s.closePullRequest, "postCheck": s.postCheck,
 
 		"applyResources": s.applyResources, "deleteResource": s.deleteResource, "getReceipt": s.getReceipt,
-		"listResources": documents(controlKinds()...).list(s), "getResource": s.getResource,
+		"listResources": documents(controlKinds()...).list(s), "getResource": s.getResource, "getResourceHistory": s.getResourceHistory,
 		"listProviders": documents(desired.KindProvider).list(s), "getProvider": documents(desired.KindProvider).get(s),
 		"listDriftRules": documents(desired.KindDriftRule).list(s), "getDriftRule": documents(desired.KindDriftRule).get(s),
 		"listSuspensions": documents(desired.KindSuspension).list(s), "getSuspension": documents(desired.KindSuspension).get(s),

@@ -85,6 +85,7 @@ func documentOperations() []Operation {
 	ops := []Operation{
 		{ID: "listResources", Method: "GET", Path: "/resources", Scope: "control.read", Tenant: ClaimOnly},
 		{ID: "getResource", Method: "GET", Path: "/resources/{id}", Scope: "control.read", Tenant: ClaimOnly},
+		{ID: "getResourceHistory", Method: "GET", Path: "/resources/{id}/history", Scope: "control.read", Tenant: ClaimOnly},
 		{ID: "deleteResource", Method: "DELETE", Path: "/resources/{id}", Derived: true, Commits: true, Tenant: ClaimOnly},
 		{ID: "getReceipt", Method: "GET", Path: "/receipts/{id}", Scope: "devops.gitops.read", Tenant: ClaimOnly},
 		{ID: "putArtifact", Method: "PUT", Path: "/artifacts/{id}", Scope: "devops.artifacts.write", Tenant: ClaimOnly},
