@@ -48,6 +48,7 @@ race: ## all tests, shuffled, under the race detector (needs a C compiler)
 lint: lint-format ## format, vet, staticcheck
 	CGO_ENABLED=0 $(GO) vet ./...
 	CGO_ENABLED=0 $(GO) vet -tags bench ./cmd/plumbline
+	CGO_ENABLED=0 $(GO) vet -tags 'chaos failpoint' ./cmd/plumbline
 	CGO_ENABLED=0 $(TOOL) staticcheck ./...
 
 .PHONY: lint-format
@@ -106,6 +107,12 @@ bench: ## one line a goal: name, figure, bar, ok or short
 	@mkdir -p .cache
 	CGO_ENABLED=0 $(GO) test -tags bench -run '^TestBench' -v -count 1 -timeout 30m ./cmd/plumbline | tee .cache/bench.log
 	@grep -P '\t(ok|short)$$' .cache/bench.log
+
+.PHONY: chaos
+chaos: ## the real daemon killed at every failpoint under load (CHAOS_KILLS, 500; CHAOS_SEED replays)
+	@mkdir -p .cache
+	CGO_ENABLED=0 $(GO) test -tags 'chaos failpoint' -run 'Chaos|Failpoint' -v -count 1 -timeout 60m ./cmd/plumbline | tee .cache/chaos.log
+	@grep -P '\t(ok|short)$$' .cache/chaos.log
 
 .PHONY: fuzz
 fuzz: ## every fuzz test for FUZZTIME (20s)

@@ -44,24 +44,21 @@ func newDaemon(t *testing.T) *daemon {
 	if err := os.Symlink(self, bin); err != nil {
 		t.Fatal(err)
 	}
-	return &daemon{t: t, bin: bin, state: filepath.Join(dir, "state")}
+	d := &daemon{t: t, bin: bin, state: filepath.Join(dir, "state")}
+	t.Cleanup(func() {
+		if d.cmd != nil {
+			d.kill()
+		}
+	})
+	return d
 }
 
 // start runs the daemon and waits until it answers.
 func (d *daemon) start() {
 	d.t.Helper()
-	addresses := filepath.Join(d.state, "addresses.json")
+	addresses := filepath.Join(d.state, addressesFile)
 	os.Remove(addresses)
-	d.out = &bytes.Buffer{}
-	args := append([]string{"serve", "--state-dir", d.state, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-level", "warn"}, d.args...)
-	d.cmd = exec.Command(d.bin, args...)
-	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	d.ended = make(chan struct{})
-	go func() { defer close(d.ended); d.cmd.Wait() }()
-	d.t.Cleanup(d.kill)
+	d.launch()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		select {
 		case <-d.ended:
@@ -76,6 +73,22 @@ func (d *daemon) start() {
 			d.t.Fatalf("the daemon is not up after 30 s:\n%s", d.out)
 		}
 	}
+}
+
+// launch starts the process with further variables in its environment.
+func (d *daemon) launch(environ ...string) {
+	d.t.Helper()
+	d.out = &bytes.Buffer{}
+	args := append([]string{"serve", "--state-dir", d.state, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-level", "warn"}, d.args...)
+	d.cmd = exec.Command(d.bin, args...)
+	d.cmd.Env = append(os.Environ(), environ...)
+	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	d.ended = ended
+	go func(cmd *exec.Cmd) { defer close(ended); cmd.Wait() }(d.cmd)
 }
 
 // kill ends the daemon with SIGKILL and waits for it.
@@ -105,15 +118,17 @@ func (d *daemon) token(subject, tenant, scope string) string {
 type ack struct{ name, key, commit string }
 
 // crashWriter applies uniquely named DriftRules one after another and keeps what was acknowledged. A write without
-// an answer is repeated under its key until it has one.
-func crashWriter(ctx context.Context, id int, base func() string, token string) []ack {
+// an answer is repeated under its key until it has one. Nothing is sent while somebody holds the gate.
+func crashWriter(ctx context.Context, gate *sync.RWMutex, id int, base func() string, token string) []ack {
 	var acks []ack
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1}}
 	for n := 0; ctx.Err() == nil; n++ {
 		name := fmt.Sprintf("w%d-%06d", id, n)
 		doc := "apiVersion: plumbline.dev/v1\nkind: DriftRule\nmetadata: {name: " + name + ", project: crash}\nspec: {action: report, reason: written by " + name + "}\n"
 		for ctx.Err() == nil {
+			gate.RLock()
 			commit, err := applyOnce(ctx, client, base(), token, "key-"+name, doc)
+			gate.RUnlock()
 			if err == nil {
 				acks = append(acks, ack{name, "key-" + name, commit})
 				break
@@ -173,9 +188,10 @@ func TestNoAcknowledgedWriteIsLostByKill(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	acks := make([][]ack, 8)
+	var gate sync.RWMutex
 	var wg sync.WaitGroup
 	for i := range acks {
-		wg.Go(func() { acks[i] = crashWriter(ctx, i, base, token) })
+		wg.Go(func() { acks[i] = crashWriter(ctx, &gate, i, base, token) })
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
