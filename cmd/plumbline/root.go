@@ -80,7 +80,7 @@ verbs talk to one. Data goes to stdout, everything else to stderr.`,
 	add("daemon", newServeCommand(sh), newTokenCommand(c), newConfigCommand(sh), newDemoCommand(sh))
 	add("look", newGetCommand(c), newWatchCommand(c), newTraceCommand(c), newExplainCommand(c),
 		newHistoryCommand(c), newTreeCommand(c), newDiffCommand(c))
-	add("act", newApplyCommand(c), newWaitCommand(c), newReconcileCommand(c))
+	add("act", newApplyCommand(c), newWaitCommand(c), newReconcileCommand(c), newSuspendCommand(c), newResumeCommand(c))
 	add("author", newValidateCommand(sh), newSchemaCommand(sh))
 	root.AddCommand(newVersionCommand(sh), newExitCodesTopic())
 	return root
