@@ -362,6 +362,7 @@ func (l *loader) recordBatch(ctx context.Context, project string, head *desired.
 			}
 		}
 		if len(puts) > 0 {
+			fp.Hit("load.write")
 			_, err = t.e.c.Store.Commit(ctx, fence, puts...)
 		}
 		switch {
@@ -510,7 +511,6 @@ func (l *loader) recordFindings(ctx context.Context, f state.Fence, head *desire
 	if len(puts) == 0 {
 		return nil
 	}
-	fp.Hit("load.write")
 	if _, err := l.t.e.c.Store.Commit(ctx, f, puts...); err != nil {
 		return err
 	}
