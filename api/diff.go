@@ -8,15 +8,16 @@ import (
 )
 
 const (
-	diffContext = 3
+	diffContext = 3       // lines around a change, as usual
 	diffCells   = 4 << 20 // of the table of one comparison; what is larger is shown as replaced
 )
 
 // span is a run of lines of two texts: [a0,a1) of the old one became [b0,b1) of the new one.
 type span struct{ a0, a1, b0, b1 int }
 
-// unifiedDiff compares two texts line by line, in the form that git and patch read; "" when they are equal.
-func unifiedDiff(from, to, before, after string) string {
+// unifiedDiff compares two texts line by line, in the form that git and patch read, with some lines around each change;
+// "" when they are equal.
+func unifiedDiff(from, to, before, after string, around int) string {
 	a, b := diffLines(before), diffLines(after)
 	changed := changedSpans(a, b)
 	if len(changed) == 0 {
@@ -26,10 +27,10 @@ func unifiedDiff(from, to, before, after string) string {
 	fmt.Fprintf(&out, "--- %s\n+++ %s\n", from, to)
 	for len(changed) > 0 {
 		n := 1 // changes that are near each other share a hunk
-		for n < len(changed) && changed[n].a0-changed[n-1].a1 <= 2*diffContext {
+		for n < len(changed) && changed[n].a0-changed[n-1].a1 <= 2*around {
 			n++
 		}
-		writeHunk(&out, a, b, changed[:n])
+		writeHunk(&out, a, b, changed[:n], around)
 		changed = changed[n:]
 	}
 	return out.String()
@@ -98,10 +99,10 @@ func changedSpans(a, b []string) []span {
 }
 
 // writeHunk writes changes that are near each other with the lines around them.
-func writeHunk(out *strings.Builder, a, b []string, changed []span) {
+func writeHunk(out *strings.Builder, a, b []string, changed []span, around int) {
 	first, last := changed[0], changed[len(changed)-1]
-	lead := min(diffContext, first.a0)
-	trail := min(diffContext, len(a)-last.a1)
+	lead := min(around, first.a0)
+	trail := min(around, len(a)-last.a1)
 	fmt.Fprintf(out, "@@ -%s +%s @@\n", hunkRange(first.a0-lead, last.a1+trail), hunkRange(first.b0-lead, last.b1+trail))
 	at := first.a0 - lead
 	for _, s := range changed {

@@ -26,7 +26,7 @@ func TestUnifiedDiffIsAPatch(t *testing.T) {
 	runs := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		before, after := text.Draw(rt, "before"), text.Draw(rt, "after")
-		patch := unifiedDiff("a/f", "b/f", before, after)
+		patch := unifiedDiff("a/f", "b/f", before, after, rapid.IntRange(0, 3).Draw(rt, "around"))
 		if (patch == "") != (before == after) {
 			rt.Fatalf("equal %v, patch %q", before == after, patch)
 		}
@@ -53,15 +53,15 @@ func TestUnifiedDiffReadsWell(t *testing.T) {
 	before := "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n"
 	after := "1\n2\nthree\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n"
 	want := "--- a/f\n+++ b/f\n@@ -1,6 +1,6 @@\n 1\n 2\n-3\n+three\n 4\n 5\n 6\n@@ -10,3 +10,4 @@\n 10\n 11\n 12\n+13\n"
-	if got := unifiedDiff("a/f", "b/f", before, after); got != want {
+	if got := unifiedDiff("a/f", "b/f", before, after, diffContext); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	if got, want := unifiedDiff("/dev/null", "b/f", "", "a\n"), "--- /dev/null\n+++ b/f\n@@ -0,0 +1,1 @@\n+a\n"; got != want {
+	if got, want := unifiedDiff("/dev/null", "b/f", "", "a\n", diffContext), "--- /dev/null\n+++ b/f\n@@ -0,0 +1,1 @@\n+a\n"; got != want {
 		t.Errorf("new file: got\n%swant\n%s", got, want)
 	}
 	// Too large to be compared in detail, it is shown as replaced.
 	big := strings.Repeat("x\n", 3000)
-	if got := unifiedDiff("a/f", "b/f", "a\n"+big+"b\n", "c\n"+strings.ReplaceAll(big, "x", "y")+"d\n"); strings.Count(got, "\n-") != 3002-0 {
+	if got := unifiedDiff("a/f", "b/f", "a\n"+big+"b\n", "c\n"+strings.ReplaceAll(big, "x", "y")+"d\n", diffContext); strings.Count(got, "\n-") != 3002 {
 		t.Errorf("%d lines taken out", strings.Count(got, "\n-"))
 	}
 }

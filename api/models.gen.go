@@ -822,7 +822,7 @@ type WhatIfFile struct {
 	// Bytes Of content beside a document
 	Bytes int `json:"bytes,omitempty,omitzero"`
 
-	// Diff Unified; absent for content beside a document
+	// Diff Unified; without control.read, without the lines around a change. Absent for content beside a document
 	Diff      string `json:"diff,omitempty,omitzero"`
 	Operation string `json:"operation"`
 	Path      string `json:"path"`

@@ -71,11 +71,14 @@ func (s *Server) planned(ctx context.Context, c *call, a answer, err error) (ans
 		}
 	}
 	out := WhatIf{
-		DryRun: planOnly, Unchanged: len(trial.Files) == 0, Files: whatIfFiles(trial.Files), PolicyDecision: plan.NoPolicy,
+		DryRun: planOnly, Unchanged: len(trial.Files) == 0, Files: whatIfFiles(trial.Files, c.contextFor()), PolicyDecision: plan.NoPolicy,
 		Plan: []PlannedResource{}, PlanDigest: f.Digest, Approvals: []string{}, Deletions: whatIfDeletions(f),
 		Commit: trial.Base.Commit, TraceID: c.trace(), Warnings: c.warnings,
 	}
 	for _, p := range f.Previews {
+		if operationIn(trial.Changes, p.Ref) == affected && !c.granted("devops.gitops.read") {
+			p = reconciler.Preview{Ref: p.Ref, Unobserved: "the token lacks devops.gitops.read"}
+		}
 		out.Plan = append(out.Plan, plannedResource(p, trial.Changes))
 		if p.Unobserved == "" && !p.Decision.Allow {
 			out.PolicyDecision = p.Decision.Policy
@@ -86,8 +89,20 @@ func (s *Server) planned(ctx context.Context, c *call, a answer, err error) (ans
 	return answer{status: http.StatusOK, body: out}, nil
 }
 
+// granted reports whether the caller has a scope that the operation itself does not ask for.
+func (c *call) granted(scope string) bool { return c.who.Has(scope) }
+
+// contextFor is how many lines around a change the caller may see: they may be of documents that are not its own to
+// read, and who only writes sees what the write changes.
+func (c *call) contextFor() int {
+	if c.granted("control.read") {
+		return diffContext
+	}
+	return 0
+}
+
 // whatIfFiles shows what the commit would write. Content beside a document is told by its size alone.
-func whatIfFiles(files []gitrepo.TrialFile) []WhatIfFile {
+func whatIfFiles(files []gitrepo.TrialFile, around int) []WhatIfFile {
 	out := make([]WhatIfFile, 0, len(files))
 	for _, f := range files {
 		w := WhatIfFile{Path: f.Path, Operation: "modify"}
@@ -100,7 +115,7 @@ func whatIfFiles(files []gitrepo.TrialFile) []WhatIfFile {
 		if f.Attached {
 			w.Bytes = max(len(f.Data), len(f.Before))
 		} else {
-			w.Diff = unified(f)
+			w.Diff = unified(f, around)
 		}
 		out = append(out, w)
 	}
@@ -108,7 +123,7 @@ func whatIfFiles(files []gitrepo.TrialFile) []WhatIfFile {
 }
 
 // unified is the diff of a file in the form that git and patch know.
-func unified(f gitrepo.TrialFile) string {
+func unified(f gitrepo.TrialFile, around int) string {
 	from, to := "a/"+f.Path, "b/"+f.Path
 	if !f.Existed {
 		from = "/dev/null"
@@ -116,7 +131,7 @@ func unified(f gitrepo.TrialFile) string {
 	if f.Delete {
 		to = "/dev/null"
 	}
-	return unifiedDiff(from, to, string(f.Before), string(f.Data))
+	return unifiedDiff(from, to, string(f.Before), string(f.Data), around)
 }
 
 func whatIfDeletions(f reconciler.Forecast) WhatIfDeletions {
@@ -158,6 +173,9 @@ func plannedResource(p reconciler.Preview, c desired.Changes) PlannedResource {
 	return out
 }
 
+// affected is what a write does to a resource whose document it leaves alone.
+const affected = "affected"
+
 func operationIn(c desired.Changes, ref desired.Ref) string {
 	switch {
 	case slices.Contains(c.Added, ref):
@@ -167,7 +185,7 @@ func operationIn(c desired.Changes, ref desired.Ref) string {
 	case slices.Contains(c.Removed, ref):
 		return "removed"
 	}
-	return "affected"
+	return affected
 }
 
 // planText is the plan for people: what would be committed, then what would be done.
