@@ -210,7 +210,7 @@ func TestChaosCrashLoop(t *testing.T) {
 
 // aim says at which hit of a failpoint to die, and how long to wait for it before killing anyway.
 func aim(point string, rnd *rand.Rand) (string, int, time.Duration) {
-	life := time.Duration(150+rnd.IntN(500)) * time.Millisecond
+	life := time.Duration(300+rnd.IntN(500)) * time.Millisecond
 	switch {
 	case strings.HasPrefix(point, "push."):
 		return point, 1, 3 * time.Second // seldom reached
