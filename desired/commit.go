@@ -69,6 +69,12 @@ const (
 // Validate implements Spec.
 func (s *CommitSpec) Validate(ref Ref) []FieldError {
 	l := checkForms(s)
+	for line := range strings.Lines(s.Message) {
+		if key, _, ok := strings.Cut(line, ":"); ok && strings.EqualFold(strings.TrimSpace(key), "Plumbline-Change") {
+			l.add("/spec/message", "must not carry a Plumbline-Change trailer, which marks what Plumbline made itself: remove the line")
+			break
+		}
+	}
 	if s.ArtifactDigest != "" && s.ArtifactID == "" {
 		l.add("/spec/artifactId", "is required where artifactDigest is given: add it")
 	}
