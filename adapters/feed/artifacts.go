@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/connectsoft/plumbline/desired"
 )
@@ -276,6 +277,8 @@ func class(op string, err error) error {
 		return desired.E(op, desired.Ref{}, desired.Invalid, sent.error)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errUpload):
 		return desired.E(op, desired.Ref{}, desired.Transient, err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return desired.Errorf(op, desired.Ref{}, desired.Transient, "nothing was stored, the server's disk is full: try again later")
 	}
 	return desired.E(op, desired.Ref{}, desired.Internal, err)
 }

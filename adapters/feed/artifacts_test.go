@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -416,4 +417,13 @@ func FuzzPut(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A full disk is no fault of the caller nor of the program, and its place is nobody's business.
+func TestFullDisk(t *testing.T) {
+	err := class("store artifact", &fs.PathError{Op: "write", Path: "/srv/state/tmp/put-1", Err: syscall.ENOSPC})
+	var got *desired.Error
+	if !errors.As(err, &got) || got.Class != desired.Transient || strings.Contains(err.Error(), "/srv") || !strings.Contains(err.Error(), "disk is full") {
+		t.Errorf("got %v, want a transient error that says the disk is full, and not where it is", err)
+	}
 }

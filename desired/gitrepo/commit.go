@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -550,6 +551,13 @@ func (r *Repo) storageError(err error) error {
 	var moved *gitstore.RefError
 	if errors.As(err, &moved) {
 		return desired.Errorf("write", desired.Ref{}, desired.Transient, "the branch of the control repository is held by another program: try again (%w)", err)
+	}
+	var disk *fs.PathError
+	if errors.As(err, &disk) { // where on this machine is for the log, not for callers
+		if r.cfg.Events.Error != nil {
+			r.cfg.Events.Error("write", err)
+		}
+		return desired.Errorf("write", desired.Ref{}, desired.Transient, "nothing was stored, the server's disk refuses it: %w; try again later", disk.Err)
 	}
 	return desired.Errorf("write", desired.Ref{}, desired.Transient, "nothing was stored: %w", err)
 }
