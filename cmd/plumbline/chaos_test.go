@@ -290,7 +290,7 @@ func (c *crashLoop) push(ctx context.Context) {
 		out, err := cmd.CombinedOutput()
 		return strings.TrimSpace(string(out)), err
 	}
-	for n := 0; ctx.Err() == nil; wait(ctx, 100*time.Millisecond) {
+	for n := 0; ctx.Err() == nil; wait(ctx, 1500*time.Millisecond) { // the writers stand still meanwhile
 		n++
 		if id, ok := c.pushOnce(work, fmt.Sprintf("p-%05d", n), url(), git); ok {
 			c.pushed = append(c.pushed, id)
