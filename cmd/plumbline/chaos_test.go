@@ -183,7 +183,7 @@ func TestChaosCrashLoop(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, c.d.out)
 	}
 	repo := filepath.Join(c.d.state, "control", "acme.git")
-	total := checkCrashHistory(t, repo, acks, c.pushed)
+	total := checkHistory(t, repo, acks, c.pushed)
 	c.checkHosted()
 	never := 0
 	for _, p := range points {
@@ -366,49 +366,4 @@ func (c *crashLoop) checkHosted() {
 	if len(c.pushed) == 0 {
 		c.d.t.Logf("git said: %s", strings.ReplaceAll(c.lastGit, c.token, "***"))
 	}
-}
-
-// checkCrashHistory is checkHistory for a history that people push to as well; it returns the acknowledged writes.
-func checkCrashHistory(t *testing.T, repo string, acks [][]ack, pushed []string) int {
-	t.Helper()
-	run := func(args ...string) string {
-		out, err := exec.Command("git", append([]string{"-C", repo}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("git %v: %v\n%.500s", args, err, out)
-		}
-		return string(out)
-	}
-	run("fsck", "--full", "--strict")
-	commits, byKey := map[string]bool{}, map[string]int{}
-	for line := range strings.Lines(run("log", "--format=%H|%(trailers:key=Idempotency-Key,valueonly,separator=)", "main")) {
-		id, key, _ := strings.Cut(strings.TrimSpace(line), "|")
-		commits[id] = true
-		if key != "" {
-			byKey[key]++
-		}
-	}
-	for key, n := range byKey {
-		if n > 1 {
-			t.Errorf("key %s was written %d times", key, n)
-		}
-	}
-	files := map[string]bool{}
-	for path := range strings.Lines(run("ls-tree", "-r", "--name-only", "main")) {
-		files[strings.TrimSuffix(filepath.Base(strings.TrimSpace(path)), ".yaml")] = true
-	}
-	total := 0
-	for _, list := range acks {
-		for _, a := range list {
-			total++
-			if !commits[a.commit] || !files[a.name] {
-				t.Errorf("lost or torn: %s was acknowledged as %s (commit there: %v, file there: %v)", a.name, a.commit, commits[a.commit], files[a.name])
-			}
-		}
-	}
-	for _, id := range pushed {
-		if !commits[id] {
-			t.Errorf("lost: push of %s was reported ok", id)
-		}
-	}
-	return total
 }

@@ -23,7 +23,7 @@ func (r *Repo) accept(steps []step) {
 	r.ringMu.Unlock()
 	last := steps[len(steps)-1]
 	h := *last.head
-	r.publish(&h, last.changes)
+	r.publish(&h)
 	if r.cfg.Events.Accepted != nil {
 		for _, s := range steps {
 			r.cfg.Events.Accepted(s.head, s.changes)
@@ -36,7 +36,7 @@ func (r *Repo) accept(steps []step) {
 }
 
 // publish makes h the head and wakes the watchers. Writer only (and load, before there is a writer).
-func (r *Repo) publish(h *desired.Head, _ desired.Changes) {
+func (r *Repo) publish(h *desired.Head) {
 	if h.Snapshot.Platform() != r.w.platform {
 		h.Snapshot = h.Snapshot.WithPlatform(r.w.platform)
 	}
@@ -122,7 +122,7 @@ func (r *Repo) freeze(format string, args ...any) {
 		return
 	}
 	h.Frozen = why
-	r.publish(&h, desired.Changes{})
+	r.publish(&h)
 	if r.cfg.Events.Frozen != nil {
 		r.cfg.Events.Frozen(r.cfg.Tenant, why)
 	}
@@ -167,7 +167,7 @@ func (r *Repo) follow(ctx context.Context) error {
 	}
 	if h := *r.Head(); h.Frozen != "" {
 		h.Frozen = ""
-		r.publish(&h, desired.Changes{})
+		r.publish(&h)
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func (r *Repo) load(ctx context.Context) error {
 			return err
 		}
 	}
-	r.publish(h, desired.Changes{})
+	r.publish(h)
 	r.ring = ring{current: h.Seq}
 	err = r.catchUp(ctx)
 	r.w.pushers = nil // told all they knew
@@ -176,7 +176,7 @@ func (r *Repo) catchUp(ctx context.Context) error {
 	}
 	r.w.commit, r.w.tree = tip, tree
 	r.ring = ring{current: h.Seq}
-	r.publish(h, desired.Changes{})
+	r.publish(h)
 	return nil
 }
 

@@ -507,12 +507,6 @@ func cutLast(path string) (dir, file string, ok bool) {
 	return path[:i], path[i+1:], true
 }
 
-// AttachedPath is where content with a digest ("sha256:<hex>") lies beside the document of e.
-func AttachedPath(e *desired.Entry, digest string) string {
-	dir, _, _ := cutLast(e.Path)
-	return dir + "/" + e.Ref.Name + ".d/" + strings.TrimPrefix(digest, "sha256:")
-}
-
 // refuse turns files that became bad by a write into the error of that write.
 func refuse(c desired.Changes) error {
 	if len(c.Quarantined) == 0 {

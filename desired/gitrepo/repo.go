@@ -204,7 +204,7 @@ func (r *Repo) SetPlatform(ctx context.Context, p *desired.Snapshot) error {
 		r.w.platform = p
 		h := *r.Head()
 		h.Snapshot = h.Snapshot.WithPlatform(p)
-		r.publish(&h, desired.Changes{})
+		r.publish(&h)
 		return nil
 	})
 }
@@ -245,7 +245,7 @@ func errClosing(tenant string) error {
 
 // Content reads an attached blob beside the document of e at the current head: <name>.d/<hex of digest>.
 func (r *Repo) Content(_ context.Context, e *desired.Entry, digest string) ([]byte, error) {
-	path := AttachedPath(e, digest)
+	path := desired.AttachedPath(e.Path, e.Ref.Name, digest)
 	c, err := gitstore.ParseHash(r.Head().Commit)
 	if err != nil {
 		return nil, desired.E("read content", e.Ref, desired.NotFound, err)
